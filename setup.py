@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 # What the quickstart needs, so that an installed package works outside the clone. The other bundles would make a wheel
-# of 35 MB: the published models are in the clone. dialogues.py draws a picture for docs/, and needs the clone's data/.
+# of 35 MB: the published models are in the clone. dialogues.py draws an image for docs/, and needs the clone's data/.
 EMBEDDED = ['data/picture_dictionary/sample', 'experiments']
 LEFT_OUT = ('__pycache__', 'dialogues.py', 'lm_names', 'picture_dictionary', 'smollm_bridge')
 
@@ -105,10 +105,10 @@ setup(
         'cuda12': ['jax[cuda12]', TENSORBOARD],  # Driver 525 or newer.
         'tensorboard': [TENSORBOARD],  # The metrics of a training run.
         'plots': [PLOTS],  # report.png of an evaluation.
-        'trunk': [TRUNK],  # The published bundles, `convert efficientnet` and the builders of pictures' names.
+        'trunk': [TRUNK],  # The published bundles, `convert efficientnet` and the builders of images' names.
         'gcs': [GCS],  # Paths at gs://.
         's3': [S3],  # Paths at s3://.
-        'films': ['av>=15'],  # Video files. Animated pictures need nothing.
+        'videos': ['av>=15'],  # Video files. Animated images need nothing.
         'demo': ['starlette', 'uvicorn', TRUNK],  # The page, python -m flamingo_jax.demo.
         'browser': ['playwright'],  # To test the page in a Chromium that is installed.
         'notebook': [

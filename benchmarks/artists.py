@@ -29,8 +29,8 @@ from flamingo_jax.evaluation import rices
 from flamingo_jax.files import as_path
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import open_run
-from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.images import ImageFormat
+from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 
@@ -57,10 +57,10 @@ def main() -> None:
         for size in map(int, f.sizes):
             model = Flamingo(dataclasses.replace(config, image_size=size))
             encode = functools.partial(_encode, jax.jit(model.features), params)
-            sets = [PictureSet(f.data, split, PictureFormat(size, config.fit)) for split in SPLITS]
+            sets = [ImageSet(f.data, split, ImageFormat(size, config.fit)) for split in SPLITS]
             rows = {}
             for style in (f.query, f.among):
-                some = [(number, one, p) for number, one in enumerate(sets) for p in one.only([style]).pictures]
+                some = [(number, one, p) for number, one in enumerate(sets) for p in one.only([style]).images]
                 vectors = rices.pool(encode, (one.frames(p) for _, one, p in some), len(some))
                 rows[style] = {
                     p.concept: (vector, number > 0) for (number, _, p), vector in zip(some, vectors, strict=True)

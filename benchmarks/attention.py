@@ -25,14 +25,14 @@ class Shape(NamedTuple):
     b: int
     l: int
     m: int
-    mask: str = ''  # '' is none; 'pictures' shows a query 64 of the keys, 'documents' is causal within 256.
+    mask: str = ''  # '' is none; 'images' shows a query 64 of the keys, 'documents' is causal within 256.
 
 
 SHAPES = {
-    'pages see pictures': Shape(8, 1024, 640, 'pictures'),
-    'pairs see pictures': Shape(16, 128, 512, 'pictures'),
-    'resampler, pictures': Shape(64, 64, 164),
-    'resampler, films': Shape(8, 64, 864),
+    'pages see images': Shape(8, 1024, 640, 'images'),
+    'pairs see images': Shape(16, 128, 512, 'images'),
+    'resampler, images': Shape(64, 64, 164),
+    'resampler, videos': Shape(8, 64, 864),
     'packed text': Shape(8, 1024, 1024, 'documents'),
 }
 
@@ -43,7 +43,7 @@ def program(shape: Shape, kernel: str) -> tuple[Callable, list[jax.ShapeDtypeStr
     def run(q, k, v):
         rows = jnp.broadcast_to(jnp.arange(shape.l), (shape.b, shape.l))
         mask = None
-        if shape.mask == 'pictures':
+        if shape.mask == 'images':
             mask = Segments(rows * (shape.m // 64 + 1) // shape.l, jnp.arange(shape.m)[None] // 64 + 1)
         elif shape.mask:
             mask = Segments(rows // 256, rows // 256, causal=True)

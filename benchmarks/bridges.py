@@ -2,10 +2,10 @@
 
     python -m benchmarks.bridges --lm=LMS/smollm2 --vision=experiments/smollm_bridge [--shots=1,4,16]
 
-A shot is a picture and ` name: NAME<EOC>`; a last picture and ` name:` follow. The time is that of reading the prompt
+A shot is an image and ` name: NAME<EOC>`; a last image and ` name:` follow. The time is that of reading the prompt
 from features of the trunk, which all bridges share, up to the first answer's logits: the fastest of 5, the bridges in
 turns. Memory is what the compiled program holds beside parameters and features. The bridges have random parameters,
-and the sizes of experiments/smollm_pictures.py. With `5 tiles`, five pictures stand in the place of each, its four
+and the sizes of experiments/smollm_pictures.py. With `5 tiles`, five images stand in the place of each, its four
 quarters and its whole, as in LLaVA 1.6.
 """
 
@@ -55,15 +55,15 @@ def main() -> None:
                 size = parts.model.config.image_size
                 pixels = jax.ShapeDtypeStruct((1, 1, 1, size, size, 3), np.uint8)
                 shape = jax.eval_shape(parts.model.features, params, pixels).shape[3:]
-            pictures = rng.normal(size=((shots + 1) * tiles, 1, *shape)).astype(np.float32)
-            shown = np.split(pictures, shots + 1)  # The tiles of each.
+            images = rng.normal(size=((shots + 1) * tiles, 1, *shape)).astype(np.float32)
+            shown = np.split(images, shots + 1)  # The tiles of each.
             prompt = [item for tiled in shown[:-1] for item in (*tiled, ' name: full moon<EOC>')]
             tokens = np.array([encode([*prompt, *shown[-1], ' name:'], parts.tokenizer).tokens])
 
-            def first(params, pictures, tokens, model=parts.model):
-                return model.unembed(params, model.hidden(params, pictures, tokens)[:, -1:])
+            def first(params, images, tokens, model=parts.model):
+                return model.unembed(params, model.hidden(params, images, tokens)[:, -1:])
 
-            arguments = params, pictures[None], tokens
+            arguments = params, images[None], tokens
             program = jax.jit(first).lower(*arguments).compile()
             programs[name] = program, arguments, tokens.shape[1]
         seconds = {name: [] for name in programs}

@@ -17,15 +17,15 @@ import numpy as np
 from benchmarks.name_features import latents
 from flamingo_jax import load
 from flamingo_jax.inputs.sources.features import format_of
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 PENALTY = 10.0  # From 1 to 1,000, no figure changes by more than two of the 55 clips.
 
 
 def clips(data: str, features: str, *splits: str) -> np.ndarray:
     """Features [clips t s d_v] of all clips of these splits."""
-    sets = [PictureSet(data, split, format_of(features, split), features=features, frames=8) for split in splits]
-    return np.array([s.frames(picture) for s in sets for picture in s.pictures], np.float32)
+    sets = [ImageSet(data, split, format_of(features, split), features=features, frames=8) for split in splits]
+    return np.array([s.frames(image) for s in sets for image in s.images], np.float32)
 
 
 def difference(x: np.ndarray) -> np.ndarray:

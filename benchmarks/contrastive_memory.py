@@ -30,9 +30,9 @@ def temporaries(devices: list, batch: int, chunked: bool) -> float:
     weight = jax.ShapeDtypeStruct((batch,), jnp.float32, sharding=rows)
     scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
 
-    def loss(pictures, texts, scale, weight):
+    def loss(images, texts, scale, weight):
         compare = functools.partial(ring, mesh=mesh) if chunked else dense
-        return compare(c, pictures, texts, weight, scale, bias=jnp.zeros(()))[0]
+        return compare(c, images, texts, weight, scale, bias=jnp.zeros(()))[0]
 
     gradient = jax.jit(jax.grad(loss, (0, 1, 2)), out_shardings=(rows, rows, None))
     return gradient.lower(x, x, scale, weight).compile().memory_analysis().temp_size_in_bytes / 1e6

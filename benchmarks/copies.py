@@ -3,7 +3,7 @@
     python -m benchmarks.copies [--rows=8] [--row_mb=1.5] [--parameters=100e6]
 
 Each step compares the rows of a batch. Before each checkpoint the parameters are compared. The defaults are five
-pictures of 320 pixels a row, and a hundred million float32 parameters, which both processes hold whole.
+images of 320 pixels a row, and a hundred million float32 parameters, which both processes hold whole.
 
 Measured on 2 cores of an EPYC that had other work, December 2026: 2.0 ms a step for the messages, 11 ms with the bytes
 of 8 such rows (12 MB), and 0.62 s for the parameters (0.4 GB). The devices compute the step before meanwhile, so that a

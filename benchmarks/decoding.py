@@ -1,8 +1,8 @@
-"""How many pictures a second one core of this machine decodes and augments, for `plan`'s bound of the host.
+"""How many images a second one core of this machine decodes and augments, for `plan`'s bound of the host.
 
     python -m benchmarks.decoding [--seconds=5]
 
-The pictures are JPEGs of 640 x 480 pixels, the size of COCO's photos, and of 1280 x 960, enlarged from those in
+The images are JPEGs of 640 x 480 pixels, the size of COCO's photos, and of 1280 x 960, enlarged from those in
 docs/pictures. Each is decoded, fitted to 320 x 320 with a margin, and then mirrored and recoloured, as in training by
 the paper's recipe. Beside it stands what libjpeg-turbo alone takes, through PIL at full size. Time is the processor's
 own, so that other work on the machine changes it little.
@@ -22,7 +22,7 @@ from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import to_frames
 
 T = TypeVar('T')
-PICTURES = pathlib.Path(__file__).parents[1] / 'docs' / 'pictures'
+IMAGES = pathlib.Path(__file__).parents[1] / 'docs' / 'pictures'
 
 
 def rates(functions: Sequence[Callable[[T], object]], items: Sequence[T], seconds: float) -> list[float]:
@@ -55,14 +55,14 @@ def main() -> None:
 
     for size in ((640, 480), (1280, 960)):
         files = []
-        for path in sorted(PICTURES.glob('*.png')):
+        for path in sorted(IMAGES.glob('*.png')):
             file = io.BytesIO()
             PIL.Image.open(path).convert('RGB').resize(size).save(file, 'JPEG', quality=90)
             files.append(file.getvalue())
         alone, fit, whole = rates((decoded, fitted, augmented), files, seconds)
         print(
             f'{size[0]} x {size[1]}, JPEGs of {sum(map(len, files)) / len(files) / 1000:.0f} kB: '
-            f'{whole:.0f} pictures a second and core, {fit:.0f} without mirror and colours; '
+            f'{whole:.0f} images a second and core, {fit:.0f} without mirror and colours; '
             f'libjpeg-turbo alone {alone:.0f}, so fitted is {fit / alone:.2f} of it'
         )
 

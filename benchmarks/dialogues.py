@@ -1,10 +1,10 @@
-"""Measures whether a Flamingo that chats answers by what it sees: does its answer name the thing in the picture?
+"""Measures whether a Flamingo that chats answers by what it sees: does its answer name the thing in the image?
 
     python -m benchmarks.dialogues --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
-        --data=DATA/picture_dictionary/artists/1.0.0 [--pictures=100]
+        --data=DATA/picture_dictionary/artists/1.0.0 [--images=100]
 
 Prints the share of answers that have the thing's English name: of the Flamingo; of the same answers, if they were about
-another picture; and of the frozen language model that is told `This is a picture of a spider.` An answer may be right
+another image; and of the frozen language model that is told `This is an image of a spider.` An answer may be right
 and not have the name, so that the last is what could be reached. Some instructions were in training, with drawings by
 other artists, and some never were.
 """
@@ -18,9 +18,9 @@ import numpy as np
 import flamingo_jax
 from data.picture_texts.dialogues import QUESTIONS, says, told
 from flamingo_jax.inference.pretrained import Pretrained
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import Prompt, chat
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 BATCH, WORDS, TALKS = 25, 32, ('What is it like?', 'And what did I show you?')
 INSTRUCTIONS = (
@@ -47,7 +47,7 @@ def answered(model: Pretrained, prompts: Sequence[Prompt]) -> list[str]:
 
 
 def prompt(shown: np.ndarray | str, turns: Sequence[str]) -> Prompt:
-    """The prompt of a dialogue over a picture, or told in words what it shows. turns: a question, its answer, ..."""
+    """The prompt of a dialogue over an image, or told in words what it shows. turns: a question, its answer, ..."""
     if isinstance(shown, str):
         return told(dict(says=shown, turns=list(zip(turns[::2], turns[1::2], strict=False))), turns[-1])
     return chat([shown, f' {turns[0]}'], *turns[1:])
@@ -60,14 +60,14 @@ def main() -> None:
     parser.add_argument('--lm', required=True, help='bundle of its language model, which chats in ChatML')
     parser.add_argument('--data', required=True, help='the prepared picture dictionary')
     parser.add_argument('--style', default='fluent-3d', help='whose drawings are shown')
-    parser.add_argument('--pictures', type=int, default=100, help='number of drawings')
+    parser.add_argument('--images', type=int, default=100, help='number of drawings')
     arguments = parser.parse_args()
     model, lm = flamingo_jax.load(arguments.checkpoint, lm=arguments.lm), flamingo_jax.load(arguments.lm)
-    format = PictureFormat(model.config.image_size, model.config.fit)
-    pictures = PictureSet(arguments.data, 'train', format, styles=(arguments.style,))
+    format = ImageFormat(model.config.image_size, model.config.fit)
+    images = ImageSet(arguments.data, 'train', format, styles=(arguments.style,))
     rng = np.random.default_rng(0)
-    chosen = [pictures.pictures[i] for i in rng.permutation(len(pictures.pictures))[: arguments.pictures]]
-    frames, names = [pictures.frames(picture)[0] for picture in chosen], [picture.names['en'] for picture in chosen]
+    chosen = [images.images[i] for i in rng.permutation(len(images.images))[: arguments.images]]
+    frames, names = [images.frames(image)[0] for image in chosen], [image.names['en'] for image in chosen]
     words = [says(name) for name in names]
 
     def row(title: str, asks: Sequence[str], trained: bool) -> None:
@@ -82,7 +82,7 @@ def main() -> None:
                 for turns, answer in zip(dialogues, said, strict=True):
                     turns.append(answer)
             shares.append(named(said, names))
-            if one is model:  # Each answer is held to be about another picture.
+            if one is model:  # Each answer is held to be about another image.
                 shares.append(named(said, names[1:] + names[:1]))
         print(
             f'{title:36} {"yes" if trained else "never":8}' + ''.join(f'{share:10.2f}' for share in shares), flush=True

@@ -2,9 +2,9 @@
 
     python -m benchmarks.evaluation --out=FILE.json [--peers=open_flamingo,idefics] [--shots=4,32] [--queries=8]
 
-Needs the extra `parity` and open-flamingo==2.0.1 (.ci/run). The task is VQAv2's: pictures of 640 x 480 pixels, answers
+Needs the extra `parity` and open-flamingo==2.0.1 (.ci/run). The task is VQAv2's: images of 640 x 480 pixels, answers
 of 5 tokens by 3 beams. The models have random parameters: an LM of width 512 with 8 layers and 32,000 tokens, a gated
-block before every second, a ViT/16 of width 384 with 6 layers at 224 pixels. As in a published OpenFlamingo, a picture
+block before every second, a ViT/16 of width 384 with 6 layers at 224 pixels. As in a published OpenFlamingo, an image
 costs more than the text after it.
 
 Each side runs in processes of its own, which take turns. A process asks its queries twice: cold, which for us includes
@@ -12,7 +12,7 @@ all compilation, and warm. Ours remembers nothing of the cold run.
 
     random    other examples for each query, as in the paper. Ours is asked the very prompts of the other side; how many
               answers are the same is part of the figures.
-    seen      the same, where the pictures of all examples were seen before: later in an evaluation, which draws from
+    seen      the same, where the images of all examples were seen before: later in an evaluation, which draws from
               2,048 examples, ours has read them all.
     fixed     the same examples for all queries, which ours reads once. The other side reads all examples with each
               query, whichever they are, so its time is that of the random ones.
@@ -142,11 +142,11 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
     asked = make_task('vqav2', task.to_dict(), Pools(model, c))
     DRAWN.update(passes[0]['drawn'])
     drawn, out = set(itertools.chain(*DRAWN.values())), []
-    shown = [item.picture for item in asked._support if item.id in drawn]
+    shown = [item.image for item in asked._support if item.id in drawn]
     for _ in PASSES:
         fresh = dataclasses.replace(model)  # It has the same compiled programs, and has seen nothing.
         if support == 'seen':
-            fresh.reader.pictures.of([encode(shown, model.tokenizer)])
+            fresh.reader.images.of([encode(shown, model.tokenizer)])
         begin = clock()
         row, _ = measure(c, fresh, asked, shots, task.support[0], 'open-ended', lambda _: None)
         answers = {id: query['answer'] for id, query in row.queries.items()}

@@ -74,15 +74,15 @@ def full_disk_for_a_while(run: Run, rng: random.Random) -> Struck:
 
 def images_unmounted(run: Run, rng: random.Random) -> Struck:
     """Their folder is away."""
-    images = _own(run) / 'pictures'
+    images = _own(run) / 'images'
     images.rename(images.with_name('away'))
-    return Struck(r'No such file.*pictures/\d+\.png', lambda: images.with_name('away').rename(images) and None)
+    return Struck(r'No such file.*images/\d+\.png', lambda: images.with_name('away').rename(images) and None)
 
 
 def images_unreadable(run: Run, rng: random.Random) -> Struck:
     """Their disk answers with EIO."""
     break_disk(_own(run))
-    return Struck(r'Errno 5.*pictures/\d+\.png', lambda: repair_disk(_own(run)))
+    return Struck(r'Errno 5.*images/\d+\.png', lambda: repair_disk(_own(run)))
 
 
 def images_unreadable_for_a_while(run: Run, rng: random.Random) -> Struck:
@@ -112,7 +112,7 @@ def process_stopped(run: Run, rng: random.Random) -> Struck:
 
 def process_with_other_images(run: Run, rng: random.Random) -> Struck:
     """One of two that hold the same rows finds other images under the same names."""
-    images = _own(run, rng.randrange(2)) / 'pictures'
+    images = _own(run, rng.randrange(2)) / 'images'
     good = images.rename(images.with_name('good'))
     images.mkdir()
     for image in good.iterdir():
@@ -144,7 +144,7 @@ def worker_stopped(run: Run, rng: random.Random) -> Struck:
 
 def worker_without_memory(run: Run, rng: random.Random) -> Struck:
     """A process that reads the data may take 64 MB more, and the images become large."""
-    worker, images = _worker(run), _own(run) / 'pictures'
+    worker, images = _worker(run), _own(run) / 'images'
     used = int(pathlib.Path(f'/proc/{worker}/statm').read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(worker, resource.RLIMIT_AS, (used + 2**26, used + 2**26))
     good = images.rename(images.with_name('good'))
@@ -152,7 +152,7 @@ def worker_without_memory(run: Run, rng: random.Random) -> Struck:
     for image in good.iterdir():
         (images / image.name).symlink_to(_own(run) / 'large.png')
     return Struck(
-        r'not enough memory to decode .*pictures/\d+\.png', lambda: shutil.rmtree(images) or good.rename(images)
+        r'not enough memory to decode .*images/\d+\.png', lambda: shutil.rmtree(images) or good.rename(images)
     )
 
 

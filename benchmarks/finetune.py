@@ -1,4 +1,4 @@
-"""Fine-tunes a tiny OpenFlamingo on 32 pictures of the sample, each with its own word, with LoRA and without.
+"""Fine-tunes a tiny OpenFlamingo on 32 images of the sample, each with its own word, with LoRA and without.
 
     python -m benchmarks.finetune --folder=DIR
 
@@ -19,16 +19,16 @@ from tests import peers
 from tests.tiny_run import losses
 
 ROOT = pathlib.Path(__file__).parents[1]
-PICTURES = 32
+IMAGES = 32
 
 
 def write_documents(folder: pathlib.Path) -> pathlib.Path:
-    """The first picture of each concept, and the file that names them."""
+    """The first image of each concept, and the file that names them."""
     records = open_split(ROOT / 'data/picture_dictionary/sample', 'train')
     first = {records[i]['concept']: records[i]['frames'][0] for i in reversed(range(len(records)))}
     lines = []
-    for i, (_, picture) in zip(range(PICTURES), sorted(first.items()), strict=False):
-        (folder / f'{i}.png').write_bytes(picture)
+    for i, (_, image) in zip(range(IMAGES), sorted(first.items()), strict=False):
+        (folder / f'{i}.png').write_bytes(image)
         lines.append([{'image': f'{i}.png'}, {'text': 'w80 w81', 'weight': 0}, f'w{i}'])
     path = folder / 'own.jsonl'
     path.write_text('\n'.join(map(json.dumps, lines)))

@@ -1,11 +1,11 @@
-"""How well the frozen features, and the resampler's latents, tell the name of a picture: linear readers of both.
+"""How well the frozen features, and the resampler's latents, tell the name of an image: linear readers of both.
 
     python -m benchmarks.name_features --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
         --data=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists
 
 Ridge regression and nearest centroid, from drawings of four artists whom the bridge was trained on, tested on drawings
 of artists of whom training showed nothing, and on photographs, of the same things. The inputs are the mean of a
-picture's features over the grid, and all its latents. What a reader finds in the latents and the Flamingo does not say
+image's features over the grid, and all its latents. What a reader finds in the latents and the Flamingo does not say
 is lost after the resampler: in the gated blocks, or in the language model.
 """
 
@@ -21,14 +21,14 @@ from flamingo_jax import load
 from flamingo_jax.few_shot.nearest import centroids
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.sources.features import format_of
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 ASKED = ('fluent-3d', 'openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 'tux-photo')
 BATCH = 64
 
 
 def in_batches(read: Callable[[np.ndarray], jax.Array], features: np.ndarray) -> np.ndarray:
-    """What `read` makes of features [n t s d_v], of BATCH pictures at a time: [BATCH 1 t s d_v] -> [BATCH ...]."""
+    """What `read` makes of features [n t s d_v], of BATCH images at a time: [BATCH 1 t s d_v] -> [BATCH ...]."""
     rows = []
     for begin in range(0, len(features), BATCH):
         batch = features[begin : begin + BATCH]
@@ -48,7 +48,7 @@ def latents(model: Pretrained, features: np.ndarray) -> np.ndarray:
 
 
 def accuracy(train: np.ndarray, things: np.ndarray, test: np.ndarray, expected: np.ndarray) -> float:
-    """Accuracy of ridge regression on one vector a picture, [n d] each."""
+    """Accuracy of ridge regression on one vector an image, [n d] each."""
     train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
     names, which = np.unique(things, return_inverse=True)
     weights = np.linalg.solve(train.T @ train + 0.1 * np.eye(train.shape[1]), train.T @ np.eye(len(names))[which])
@@ -56,7 +56,7 @@ def accuracy(train: np.ndarray, things: np.ndarray, test: np.ndarray, expected: 
 
 
 def readers(train: np.ndarray, names: np.ndarray, test: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
-    """Accuracy of nearest centroid and of ridge regression on one vector a picture, [n d] each."""
+    """Accuracy of nearest centroid and of ridge regression on one vector an image, [n d] each."""
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in ((train - mean) / std, (test - mean) / std))
     classes, means = centroids(train, names)
@@ -73,14 +73,14 @@ def main() -> None:
     parser.add_argument('--features', required=True, help='folder of the features command')
     a = parser.parse_args()
     model = load(a.checkpoint, lm=a.lm)
-    every = PictureSet(a.data, 'train', format_of(a.features, 'train'), features=a.features)
+    every = ImageSet(a.data, 'train', format_of(a.features, 'train'), features=a.features)
 
     def of(styles: tuple[str, ...], known: frozenset[str] | None = None) -> tuple[np.ndarray, list[str]]:
-        pictures = [p for p in every.only(styles).pictures if known is None or p.concept in known]
-        return np.stack([every.frames(p) for p in pictures]).astype(np.float32), [p.concept for p in pictures]
+        images = [p for p in every.only(styles).images if known is None or p.concept in known]
+        return np.stack([every.frames(p) for p in images]).astype(np.float32), [p.concept for p in images]
 
     features, concepts = of(STYLES)
-    print('| asked about | pictures | input | nearest centroid | ridge regression |\n|---|---|---|---|---|')
+    print('| asked about | images | input | nearest centroid | ridge regression |\n|---|---|---|---|---|')
     inputs = {'features': lambda x: x.mean((1, 2)), 'latents': lambda x: latents(model, x)}
     for style in ASKED:
         asked, expected = of((style,), frozenset(concepts))

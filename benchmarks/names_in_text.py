@@ -5,7 +5,7 @@
 A prompt has four lines ` dog Hund` in one language, then a key: the English name of another thing, or an invented
 word. The small models of this project were trained on such lines; for a real one, `--sign=:` makes them ` dog: Hund`.
 Prints the share of answers that are a whole name of some thing in that language, and the share that is right,
-over all languages. What the model cannot do in text it cannot do for pictures.
+over all languages. What the model cannot do in text it cannot do for images.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import numpy as np
 import flamingo_jax
 from experiments.picture_dictionary import LANGUAGES
 from flamingo_jax.few_shot.nonce import nonces
-from flamingo_jax.inputs.images import PictureFormat
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.images import ImageFormat
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 SHOTS, BATCH, NEW = 4, 16, 24
 
@@ -47,8 +47,8 @@ def main() -> None:
     arguments = parser.parse_args()
     lm, rng = flamingo_jax.load(arguments.lm), np.random.default_rng(0)
     named = {
-        picture.concept: picture.names
-        for picture in PictureSet(arguments.data, 'train', PictureFormat(32), styles=('noto',)).pictures
+        image.concept: image.names
+        for image in ImageSet(arguments.data, 'train', ImageFormat(32), styles=('noto',)).images
     }
     for invented in (False, True):
         prompts, every, right = zip(*questions(named, arguments.prompts, invented, arguments.sign, rng), strict=True)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.padding
 
-Nothing is computed. The lengths are those of the sets at hand: pages fill 256 tokens and show 1.25 to 2.2 pictures;
-the texts of ALIGN and films have 18 tokens with their tags, those of LTIP 27.
+Nothing is computed. The lengths are those of the sets at hand: pages fill 256 tokens and show 1.25 to 2.2 images;
+the texts of ALIGN and videos have 18 tokens with their tags, those of LTIP 27.
 """
 
 import dataclasses
@@ -30,15 +30,15 @@ def alone(sources: dict[str, Source]) -> dict[str, Source]:
     }
 
 
-def of_use(config: FlamingoConfig, sources: dict[str, Source], pictures: float) -> float:
-    """Operations on what is no padding, with so many pictures a page."""
+def of_use(config: FlamingoConfig, sources: dict[str, Source], images: float) -> float:
+    """Operations on what is no padding, with so many images a page."""
     total = 0.0
     for name, (number, tokens, silent) in DOCUMENTS.items():
         counts = dict(
             documents=number,
             tokens=number * tokens,
             targets=number * (tokens - silent),
-            pictures=number * (pictures if name == 'm3w' else 1),
+            images=number * (images if name == 'm3w' else 1),
         )
         work = flops.useful(config, sources[name], counts)
         total += flops.operations(config, TRAINED, sources[name], work)['total']
@@ -49,7 +49,7 @@ def main() -> None:
     """Prints a table."""
     config = FlamingoConfig(**SIZES['3b'], image_size=320, image_tag=(1, 2, 3), extra_tokens=('<EOC>',))
     packed = {name: training.source_of(data) for name, data in training.paper('3b').datasets.items()}
-    useful = [of_use(config, packed, pictures) for pictures in (1.25, 2.2)]
+    useful = [of_use(config, packed, images) for images in (1.25, 2.2)]
     print(f'of use: {useful[0] / 1e15:.2f} to {useful[1] / 1e15:.2f} PFLOP')
     print(f'{"rows":>12} {"PFLOP":>6} {"of use":>11} {"seconds on an H100 without recomputation, dots, full":>54}')
     for label, sources in (('one a row', alone(packed)), ('packed', packed)):

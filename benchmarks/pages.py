@@ -1,4 +1,4 @@
-"""Pages and pictures a second of one core, through the steps of a build of web pages:
+"""Pages and images a second of one core, through the steps of a build of web pages:
 
     python -m benchmarks.pages 'RAW/warc/en-*.warc.gz'
 
@@ -35,7 +35,7 @@ def decode(data: bytes) -> None:
 
 
 def looked(data: bytes) -> None:
-    """What a build does with a picture."""
+    """What a build does with an image."""
     try:
         look_at(data)
     except LookError:
@@ -43,7 +43,7 @@ def looked(data: bytes) -> None:
 
 
 def read(page: warc.Response) -> None:
-    """HTML to texts and pictures."""
+    """HTML to texts and images."""
     try:
         read_page(page.data, page.url, page.charset)
     except PageError:
@@ -71,8 +71,8 @@ def main() -> None:
     pages = [one for one in found if one.type in warc.HTML]
     report({'pages read': read, 'pages read, filtered, keyed': filtered}, pages)
     for kind in ('image/jpeg', 'image/png'):
-        pictures = [one.data for one in found if one.type == kind]
-        report({f'{kind} looked at': looked, f'{kind} decoded by PIL alone': decode}, pictures)
+        images = [one.data for one in found if one.type == kind]
+        report({f'{kind} looked at': looked, f'{kind} decoded by PIL alone': decode}, images)
 
 
 if __name__ == '__main__':

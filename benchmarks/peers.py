@@ -6,11 +6,11 @@
 Needs the extra `parity` and open-flamingo (docs/checkpoints.md). `--theirs` names the interpreters of environments in
 which the originals run, such as one with transformers 4.57 and one with 5; without it they run in this one. The models
 have about 160M random parameters: an LM of width 768 with 6 layers and 32,000 tokens, a ViT-B/16 of 6 layers at 224
-pixels, a gated block before every second layer, and 16 text tokens per picture. The project's converters convert the
+pixels, a gated block before every second layer, and 16 text tokens per image. The project's converters convert the
 originals.
 
-    training     a step of 4 rows of 5 pictures, with gradient clip and AdamW; from pixels and from features
-    generation   32 new tokens after some examples and a last picture, greedy and with 3 beams
+    training     a step of 4 rows of 5 images, with gradient clip and AdamW; from pixels and from features
+    generation   32 new tokens after some examples and a last image, greedy and with 3 beams
 
 Each side runs in a process of its own: ours, and each original as it is (`eager`) and with `torch.compile` of its parts
 (`compiled`). The processes take turns, `--repeats` times. Each loads its model, and runs the case once cold, with all
@@ -43,7 +43,7 @@ from typing import Any
 
 SIZES = dict(hidden_size=768, num_attention_heads=12, intermediate_size=2048, max_position_embeddings=1024)
 WORDS, DEPTH, EVERY = 31_996, 6, 2  # Four control tokens in addition.
-WORDS_A_PICTURE = dict(open_flamingo=14, idefics=13)  # With its tags, 16 tokens.
+WORDS_A_IMAGE = dict(open_flamingo=14, idefics=13)  # With its tags, 16 tokens.
 ROWS, IMAGES = 4, 5  # Of a training step.
 NEW = 32
 TOLERANCE = 1e-4  # Relative, of logits and losses.
@@ -128,8 +128,8 @@ class Original:
         shown = ids == WORDS + 5  # After the token around it.
         n = int(shown.sum(1).max())
         seen = (shown.cumsum(1)[..., None] == torch.arange(1, n + 1)).long()
-        pictures = {} if pixels is None else dict(pixel_values=pixels[:, :, 0])
-        return dict(input_ids=ids, attention_mask=torch.ones_like(ids), image_attention_mask=seen) | pictures
+        images = {} if pixels is None else dict(pixel_values=pixels[:, :, 0])
+        return dict(input_ids=ids, attention_mask=torch.ones_like(ids), image_attention_mask=seen) | images
 
     def features(self, pixels):
         """Of its trunk."""
@@ -163,14 +163,14 @@ def make(peer: str, folder: pathlib.Path, _: argparse.Namespace) -> None:
 
 
 def prompts_of(peer: str, rows: int, shots: int, ends: bool) -> list[list[Any]]:
-    """Examples of 16 tokens each, and in generation a last picture with the beginning of its text."""
+    """Examples of 16 tokens each, and in generation a last image with the beginning of its text."""
     rng = np.random.default_rng(0)
     end = '<EOC>' if peer == 'open_flamingo' else ''
     prompts = []
     for _ in range(rows):
         prompt = []
         for _ in range(shots):
-            words = ' '.join(f'w{i}' for i in rng.integers(0, WORDS, WORDS_A_PICTURE[peer]))
+            words = ' '.join(f'w{i}' for i in rng.integers(0, WORDS, WORDS_A_IMAGE[peer]))
             prompt += [rng.integers(0, 256, (224, 224, 3), np.uint8), words + end]
         last = [] if ends else [rng.integers(0, 256, (224, 224, 3), np.uint8), 'w1 w2 w3 w4']
         prompts.append(prompt + last)
@@ -197,8 +197,8 @@ def opened(folder: pathlib.Path, case: dict[str, Any]) -> tuple[Any, np.ndarray,
 
     memory.keep_freed()
     model = pretrained.load(folder / 'bundle')
-    rows = [encode_prompt(prompt, model.tokenizer, model.pictures) for prompt in prompts_of_case(case)]
-    return model, np.array([ids for ids, _ in rows], np.int32), np.stack([np.stack(pictures) for _, pictures in rows])
+    rows = [encode_prompt(prompt, model.tokenizer, model.image_format) for prompt in prompts_of_case(case)]
+    return model, np.array([ids for ids, _ in rows], np.int32), np.stack([np.stack(images) for _, images in rows])
 
 
 def clock() -> float:
@@ -207,7 +207,7 @@ def clock() -> float:
 
 
 def banned_tokens(tokenizer: Any, config: Any) -> list[int]:
-    """Tokens that end an answer, and tags of pictures: without them each answer has all its tokens."""
+    """Tokens that end an answer, and tags of images: without them each answer has all its tokens."""
     extra = (config.lm.vocab_size + i for i in range(len(config.extra_tokens)))
     return sorted({tokenizer.pad, tokenizer.bos, *tokenizer.ends, *extra})
 
@@ -232,7 +232,7 @@ def ours(peer: str, folder: pathlib.Path, a: argparse.Namespace) -> dict[str, An
     prompts, beams = prompts_of_case(a.case), a.case['beams']
     passes = []
     for _ in range(1 + a.warm):
-        fresh = dataclasses.replace(model)  # It has the same compiled programs, and has seen no picture.
+        fresh = dataclasses.replace(model)  # It has the same compiled programs, and has seen no image.
         begin = clock()
         read = jax.block_until_ready(fresh.read(prompts, NEW))
         first = clock() - begin

@@ -7,7 +7,7 @@
 Ridge regression from features to things on the training scenes, tested on held-out compositions in a held-out style.
 The inputs are what lies in the corner, which is four cells of the 5 x 5 grid, or of scenes with their quarters the
 quarter's mean; the mean of everything; and with `--checkpoint`, the resampler's latents of the scene, or of the quarter
-as a picture of its own. A model can read that much of `what is in the top left?`.
+as an image of its own. A model can read that much of `what is in the top left?`.
 
 `how many: dog?` is read from how much each place looks like a dog, sorted: a second ridge regression tells the number.
 What a dog looks like comes from the corners in which one stands. The places are those of the whole and, of scenes with
@@ -24,17 +24,17 @@ from benchmarks.name_features import accuracy, latents, readers
 from flamingo_jax import load
 from flamingo_jax.inputs.images import QUARTERS
 from flamingo_jax.inputs.sources.features import format_of
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 STYLE = 'fluent-3d'
 GRID = np.arange(25).reshape(5, 5)
 CORNERS = dict(zip(QUARTERS, (GRID[:2, :2], GRID[:2, -2:], GRID[-2:, :2], GRID[-2:, -2:]), strict=True))
 
 
-def questions(pictures: PictureSet, place: str) -> tuple[np.ndarray, np.ndarray]:
+def questions(images: ImageSet, place: str) -> tuple[np.ndarray, np.ndarray]:
     """Features [n t 25 d_v] of the scenes with a thing in this place, and the things."""
-    answers = [(p, dict(p.questions).get(f'what is in the {place}?')) for p in pictures.pictures]
-    features, things = zip(*((pictures.frames(p), answer) for p, answer in answers if answer), strict=True)
+    answers = [(p, dict(p.questions).get(f'what is in the {place}?')) for p in images.images]
+    features, things = zip(*((images.frames(p), answer) for p, answer in answers if answer), strict=True)
     return np.stack(features).astype(np.float32), np.array(things)
 
 
@@ -55,15 +55,13 @@ def looks(x: np.ndarray, things: np.ndarray) -> tuple[dict[str, int], Callable[[
     return {name: i for i, name in enumerate(names)}, lambda features: (features - mean) / std @ weights
 
 
-def numbers(pictures: PictureSet, columns: dict[str, int], like: Callable) -> tuple[np.ndarray, np.ndarray]:
+def numbers(images: ImageSet, columns: dict[str, int], like: Callable) -> tuple[np.ndarray, np.ndarray]:
     """For each question for a number: how much each place of each tile [n t 25] looks like the thing; the number."""
     rows, answers = [], []
-    for picture in pictures.pictures:
-        about = [
-            (q.removeprefix('how many: ').rstrip('?'), a) for q, a in picture.questions if q.startswith('how many')
-        ]
+    for image in images.images:
+        about = [(q.removeprefix('how many: ').rstrip('?'), a) for q, a in image.questions if q.startswith('how many')]
         if about:
-            places = like(pictures.frames(picture).astype(np.float32))
+            places = like(images.frames(image).astype(np.float32))
             rows += [places[..., columns[thing]] for thing, _ in about]
             answers += [answer for _, answer in about]
     return np.array(rows), np.array(answers)
@@ -79,8 +77,8 @@ def main() -> None:
     a = parser.parse_args()
     frames = np.load(pathlib.Path(a.features) / 'train.npy', mmap_mode='r').shape[2]
     shown = dict(features=a.features, frames=frames)
-    train = PictureSet(a.data, 'train', format_of(a.features, 'train'), **shown)
-    test = PictureSet(a.data, 'test', format_of(a.features, 'test'), styles=(STYLE,), **shown)
+    train = ImageSet(a.data, 'train', format_of(a.features, 'train'), **shown)
+    test = ImageSet(a.data, 'test', format_of(a.features, 'test'), styles=(STYLE,), **shown)
     inputs = {'the corner': corner, 'the mean of all': lambda x, _: x.mean((1, 2))}
     if a.checkpoint:
         model = load(a.checkpoint, lm=a.lm)

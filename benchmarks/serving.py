@@ -4,13 +4,13 @@
         [--examples=12] [--ask=:]
 
 Each person asks, waits for the whole answer, and asks again. Prompts have 0 to `--examples` of docs/pictures and
-a last picture, in a random order of lengths, the same on both sides:
+a last image, in a random order of lengths, the same on both sides:
 
     apart     as the page did before there was an engine: one thread runs one step of one answer after another
     engine    `inference/serving.py`, which runs one step for all answers
     batches   as an evaluation: nobody waits, and `generate` answers 8 prompts at a time
 
-All use one model, and take turns in one process. `new`: the last picture of each query was never seen; `seen`: the
+All use one model, and take turns in one process. `new`: the last image of each query was never seen; `seen`: the
 trunk has nothing to do. A turn in which a program was compiled is repeated. Answers end by <EOC>, or after `--new`
 tokens. A ratio is another side's seconds a query / the engine's: the median, the lowest and the highest of all turns.
 `processor` has the same of the processor's own time, for a machine that has other work (pin it to one core: taskset).
@@ -40,7 +40,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 WORDS = 'dax kuv', 'zev gof', 'mip', 'a lon vap', 'tuk ser', 'bim'
 BATCH = 8
 MOST, COMPILED = 9, 'backend_compile'  # A turn in which something was compiled is repeated, at most so many times.
-PICTURES = sorted((ROOT / 'docs' / 'pictures').glob('*.png'))
+IMAGES = sorted((ROOT / 'docs' / 'pictures').glob('*.png'))
 
 
 def parse() -> argparse.Namespace:
@@ -50,27 +50,27 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--checkpoint', default=str(ROOT / 'experiments' / 'picture_dictionary'))
     parser.add_argument('--lm', default='')
     parser.add_argument('--users', type=lambda text: [int(part) for part in text.split(',')], default='1,8,32')
-    parser.add_argument('--pictures', type=lambda text: text.split(','), default='new,seen', help='the last ones')
+    parser.add_argument('--images', type=lambda text: text.split(','), default='new,seen', help='the last ones')
     parser.add_argument('--examples', type=int, default=12, help='most examples of a prompt')
     parser.add_argument('--new', type=int, default=16, help='most tokens of an answer')
     parser.add_argument(
-        '--ask', default='', help='text after each picture, as the model was trained: experiments/smollm_bridge has :'
+        '--ask', default='', help='text after each image, as the model was trained: experiments/smollm_bridge has :'
     )
     parser.add_argument('--queries', type=int, default=64, help='of all people together; at least one of each')
     parser.add_argument('--repeats', type=int, default=3)
     return parser.parse_args()
 
 
-def make_prompts(number: int, most: int, pictures: str, ask: str, turn: int) -> list[list[Any]]:
-    """Prompts of 0 to `most` examples; `turn` makes each last picture another, if it is to be `new`."""
+def make_prompts(number: int, most: int, images: str, ask: str, turn: int) -> list[list[Any]]:
+    """Prompts of 0 to `most` examples; `turn` makes each last image another, if it is to be `new`."""
     rng = np.random.default_rng(0)
-    shown = [np.asarray(PIL.Image.open(path).convert('RGB').resize((256, 256))) for path in PICTURES[:6]]
+    shown = [np.asarray(PIL.Image.open(path).convert('RGB').resize((256, 256))) for path in IMAGES[:6]]
     prompts = []
     for i in range(number):
         *examples, last = rng.integers(len(shown), size=1 + rng.integers(most + 1))
         examples = [[shown[j], f'{ask} {WORDS[j]}<EOC>'] for j in examples]
         last = shown[last].copy()
-        if pictures == 'new':
+        if images == 'new':
             last[0, :2] = np.array([turn, i], '>u4').view(np.uint8).reshape(2, 4)[:, 1:]  # Two numbers of three bytes.
         prompts.append([item for example in examples for item in example] + [last] + [ask] * bool(ask))
     return prompts
@@ -146,14 +146,14 @@ def main() -> None:
             'engine': lambda prompts, users: measure(prompts, users, lambda one: engine.ask(one, Sampling(**how))),
             'batches': lambda prompts, users: together(flamingo, how, prompts),
         }
-        for pictures, users in tqdm(list(itertools.product(a.pictures, a.users)), desc='cases'):
+        for images, users in tqdm(list(itertools.product(a.images, a.users)), desc='cases'):
             found = {side: [] for side in sides}
             for repeat in range(a.repeats + 1):  # The first is not counted: it may load what was compiled before.
                 for side, run in sides.items():
                     for _ in range(MOST):
                         before = len(compiled)
                         one = run(
-                            make_prompts(max(a.queries, users), a.examples, pictures, a.ask, turn := turn + 1), users
+                            make_prompts(max(a.queries, users), a.examples, images, a.ask, turn := turn + 1), users
                         )
                         if len(compiled) == before:
                             break
@@ -166,8 +166,8 @@ def main() -> None:
                 processor={side: ratios(found[side], found['engine'], 'processor') for side in ('apart', 'batches')},
                 same={side: same(found[side][0].answers, found['engine'][0].answers) for side in ('apart', 'batches')},
             )
-            figures['cases'][f'{pictures}, {users} users'] = case
-            tqdm.write(f'{pictures}, {users} users {case}')
+            figures['cases'][f'{images}, {users} users'] = case
+            tqdm.write(f'{images}, {users} users {case}')
             a.out.write_text(json.dumps(figures, indent=2) + '\n')
 
 

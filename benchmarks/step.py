@@ -96,7 +96,7 @@ def mixture(packed: bool) -> ConfigDict:
 
 
 def random_batch(run: programs.Planned, name: str) -> Batch:
-    """Sequences of random tokens, with evenly spaced pictures."""
+    """Sequences of random tokens, with evenly spaced images."""
     data = run.sources[name]
     rng, vocabulary = np.random.default_rng(0), run.model.config.lm.vocab_size
 

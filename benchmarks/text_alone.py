@@ -1,4 +1,4 @@
-"""What a bridge costs its language model where there is no picture: bits a character of English text.
+"""What a bridge costs its language model where there is no image: bits a character of English text.
 
     python -m benchmarks.text_alone --lm=BUNDLE RUN_OR_BUNDLE ... [--pieces=64]
 

@@ -1,12 +1,12 @@
-"""What of a new thing reaches the language model: which of five examples a picture is like, by nearest centroid.
+"""What of a new thing reaches the language model: which of five examples an image is like, by nearest centroid.
 
     python -m benchmarks.word_features --checkpoint=experiments/smollm_bridge --lm=LMS/smollm2 \
         --data=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists
 
 As in the evaluation of new words, the things were never shown in training; with `--split=train`, they were. The
-examples are drawings by four artists whom the bridge was trained on, and the picture is by one of whom training showed
-nothing. The inputs are the mean of a picture's features over the grid, the mean of its latents, and the language
-model's state at the colon after the picture, after each of its blocks, as the next one reads it. What nearest centroid
+examples are drawings by four artists whom the bridge was trained on, and the image is by one of whom training showed
+nothing. The inputs are the mean of an image's features over the grid, the mean of its latents, and the language
+model's state at the colon after the image, after each of its blocks, as the next one reads it. What nearest centroid
 finds in a state and the Flamingo does not say is lost where the language model looks for the example in its prompt.
 """
 
@@ -22,7 +22,7 @@ from flamingo_jax import load
 from flamingo_jax.few_shot.nearest import nearest_centroid
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.sources.features import format_of
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.model import states as blocks
 from flamingo_jax.model.language_model import as_read
 
@@ -30,7 +30,7 @@ ASKED, PROMPT, WAYS, SHOTS = 'fluent-3d', ':', 5, (1, 4)
 
 
 def states(model: Pretrained, features: np.ndarray) -> np.ndarray:
-    """Features [n 1 s d_v] -> [n depth d]: the state at the colon after a picture, as the next block reads it."""
+    """Features [n 1 s d_v] -> [n depth d]: the state at the colon after an image, as the next block reads it."""
     tokens = [model.tokenizer.bos, *model.config.image_tag, *model.tokenizer.encode(PROMPT)]
     tokens = np.tile(tokens, (BATCH, 1))
 
@@ -70,10 +70,10 @@ def main() -> None:
     parser.add_argument('--questions', type=int, default=1000)
     a = parser.parse_args()
     model = load(a.checkpoint, lm=a.lm)
-    of = PictureSet(a.data, a.split, format_of(a.features, a.split), features=a.features, styles=(*STYLES, ASKED))
-    concepts = np.array([picture.concept for picture in of.pictures])
-    styles = np.array([picture.style for picture in of.pictures])
-    features = np.stack([of.frames(picture) for picture in of.pictures]).astype(np.float32)
+    of = ImageSet(a.data, a.split, format_of(a.features, a.split), features=a.features, styles=(*STYLES, ASKED))
+    concepts = np.array([image.concept for image in of.images])
+    styles = np.array([image.style for image in of.images])
+    features = np.stack([of.frames(image) for image in of.images]).astype(np.float32)
     width = model.config.lm.width
     inputs = {
         'features': features.mean((1, 2)),

@@ -14,9 +14,9 @@ flags.disclaim_key_flags()  # A flag that is defined here belongs to the command
 def start(doc: str) -> None:
     """Defines the flags and starts the command."""
     flags.DEFINE_string('source', None, 'Files of the set, such as FOLDER/*.tar; ** is any folder.', required=True)
-    flags.DEFINE_string('pictures', '', 'Folder of the pictures or films that the set names.')
+    flags.DEFINE_string('images', '', 'Folder of the images or videos that the set names.')
     flags.DEFINE_string('name', 'all', 'Name of this build, if there are several: part of its path.')
-    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures are left out.')
+    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose images are left out.')
     beam_flags.define()
     commands.start(doc)
 
@@ -30,10 +30,10 @@ def build(builder_class: type, **fields: Any) -> None:
     import tensorflow_datasets as tfds
 
     from flamingo_jax.building.duplicates import index_benchmarks
-    from flamingo_jax.building.readers.pictures import READABLE
+    from flamingo_jax.building.readers.media_files import READABLE
 
     f = flags.FLAGS
     config = tfds.core.BuilderConfig(name=f.name, version='1.0.0')
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, READABLE, f'{folder}/benchmarks.npz') if f.benchmarks else ''
-        beam_flags.build(builder_class, config, source=f.source, pictures=f.pictures, benchmarks=benchmarks, **fields)
+        beam_flags.build(builder_class, config, source=f.source, images=f.images, benchmarks=benchmarks, **fields)

@@ -1,4 +1,4 @@
-"""Draws docs/model.png, the picture of the model in the README: python docs/model.py"""
+"""Draws docs/model.png, the image of the model in the README: python docs/model.py"""
 
 import pathlib
 
@@ -25,7 +25,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> N
 
 def image(axes: Axes, x: float, y: float, name: str) -> None:
     """One of docs/pictures, 0.8 inches wide."""
-    axes.imshow(matplotlib.image.imread(HERE / 'pictures' / f'{name}.png'), extent=(x, x + 0.8, y, y + 0.8))
+    axes.imshow(matplotlib.image.imread(HERE / 'images' / f'{name}.png'), extent=(x, x + 0.8, y, y + 0.8))
 
 
 def draw(axes: Axes) -> None:

@@ -34,7 +34,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import flamingo_jax
-from flamingo_jax.inputs.images import PictureFormat, to_frames
+from flamingo_jax.inputs.images import ImageFormat, to_frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.source import ENDLESS, Opened, Source
 from flamingo_jax.train import train
@@ -51,15 +51,15 @@ class Squares(Source):
 
     pixels: int = 64  # Height and width of an image.
 
-    def open(self, pictures: PictureFormat) -> Opened:
+    def open(self, image_format: ImageFormat) -> Opened:
         """See `Source.open`."""
-        return _Opened(self, pictures)
+        return _Opened(self, image_format)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:
     source: Squares
-    pictures: PictureFormat  # The size and the shape that the model takes.
+    images: ImageFormat  # The size and the shape that the model takes.
 
     def __len__(self) -> int:
         return ENDLESS
@@ -69,7 +69,7 @@ class _Opened:
         colour = str(rng.choice(list(COLOURS)))
         drawn = square(colour, self.source.pixels, rng)
         # The image is a function: it is called where the row is made, in a thread or a process of its own.
-        image = lambda: to_frames(drawn, self.pictures.size, self.pictures.fit)  # noqa: E731
+        image = lambda: to_frames(drawn, self.images.size, self.images.fit)  # noqa: E731
         return [Chunk(image, (QUESTION, f' {colour}'), (0.0, 1.0))]
 
 
@@ -95,10 +95,10 @@ def main(workdir: str, steps: int) -> None:
     """Looks at what is learnt from, trains, and asks."""
     config, model, rng = get_config(), flamingo_jax.load(MODEL), np.random.default_rng(0)
     source = training.source_of(config.datasets.squares)
-    (chunk,) = source.open(model.pictures).document(0, rng)
+    (chunk,) = source.open(model.image_format).document(0, rng)
     texts = ' '.join(f'{text!r} ({weight:.0f})' for text, weight in zip(chunk.texts, chunk.weights, strict=True))
     print('document: [image]', texts)
-    row = source.make_row([[chunk]], model.tokenizer, source.blank(model.pictures), rng)
+    row = source.make_row([[chunk]], model.tokenizer, source.blank(model.image_format), rng)
     print('row:', model.tokenizer.decode(row.tokens[: row.used].tolist()))
     print(f'learnt: {int((row.weights > 0).sum())} of {source.length} tokens')
 

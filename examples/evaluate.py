@@ -68,7 +68,7 @@ def main(checkpoint: str, workdir: str, episodes: int) -> None:
         model, scores = row.scores['model'], {name: f'{score.mean:.2f}' for name, score in row.scores.items()}
         print(
             f'{row.task}, {row.shots} shots: {model.mean:.2f} [{model.low:.2f}, {model.high:.2f}], '
-            f'shuffled images {scores["shuffled pictures"]}, nearest centroid {scores["nearest centroid"]}'
+            f'shuffled images {scores["shuffled images"]}, nearest centroid {scores["nearest centroid"]}'
         )
 
 

@@ -4,7 +4,7 @@
 
 Three drawings get names that the model never heard. It learns them from a .jsonl file, and then says them of the same
 things in another style, without an example in the prompt. Give your own file in place of `documents`:
-data/README.md#your-own-pictures-and-texts has its form. For a large model, take `--config=experiments/
+data/README.md#your-own-images-and-texts has its form. For a large model, take `--config=experiments/
 finetune_open_flamingo.py`, which is this with other numbers.
 
 Cost: 6 minutes on two CPU cores that thirty processes shared, and 1.4 GB of memory.

@@ -15,22 +15,22 @@ best published one.
     every_4        one gated block, before the first LM block; 68.8 has six                  3 (v)        68.8
                    blocks, and one in the middle has 59.8
     mlp            an MLP for the Perceiver: it maps each of the 25 features by itself, so   3 (vi)       66.6
-                   a picture has 25 media tokens, where the base has 8; as many parameters
+                   an image has 25 media tokens, where the base has 8; as many parameters
     pooling        one attention of the latents to the features for the Perceiver            no row
     lm_trained     the language model is trained too, from its weights; from random ones     3 (viii)     62.7
                    57.8
     latents_16     16 latents for 8. The paper has 64 in all its models. It varies the       no row
     latents_64     size of the whole resampler (10 (i)): 67.9 smaller, 69.0 larger           no row
-    all_images     text sees all pictures before it, not only the last                       10 (ii)      63.5
-    p_next_half    text is tied to the next picture in half of the sequences, as in the      10 (iii)     70.7
+    all_images     text sees all images before it, not only the last                       10 (ii)      63.5
+    p_next_half    text is tied to the next image in half of the sequences, as in the      10 (iii)     70.7
                    paper's base; never, as in the base here, has 69.6
-    p_next_1       text is always tied to the next picture                                   10 (iii)     70.4
+    p_next_1       text is always tied to the next image                                   10 (iii)     70.4
     random_trunk   a frozen trunk of random weights, which shows what pretraining gives.     no row
                    The paper trains it with the rest (10 (v)): 61.4
 
-The paper draws p_next for web pages, where text may belong to either picture. Here text follows its picture, so the
-next picture is always the wrong one. A label can tell its own picture only through the tag, which sees it. The first
-piece of a label is predicted at the tag. Its other pieces are not, and the last label sees no picture.
+The paper draws p_next for web pages, where text may belong to either image. Here text follows its image, so the
+next image is always the wrong one. A label can tell its own image only through the tag, which sees it. The first
+piece of a label is predicted at the tag. Its other pieces are not, and the last label sees no image.
 
 The random trunk and its features:
 

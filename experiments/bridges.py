@@ -1,4 +1,4 @@
-"""Bridges side by side: the same language model, trunk, data and steps, and another way from pictures to text.
+"""Bridges side by side: the same language model, trunk, data and steps, and another way from images to text.
 
     python -m flamingo_jax.convert efficientnet --image_size=160 --out=runs/trunk \
         --standardise=data/picture_dictionary/sample --styles=noto,noto-v1,fluent-flat
@@ -7,10 +7,10 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/bridges.py --checkpoint=runs/BRIDGE --workdir=DIR \
         --config.features=runs/features
 
-All is in the repository. BRIDGE is one of these; its tokens are what a picture costs in the text of the language model:
+All is in the repository. BRIDGE is one of these; its tokens are what an image costs in the text of the language model:
 
-    paper     gated cross-attention of all text after a picture                                  1 token
-    tag       gated cross-attention of a picture's tag alone                                     1 token
+    paper     gated cross-attention of all text after an image                                  1 token
+    tag       gated cross-attention of an image's tag alone                                     1 token
     llava     a prefix: each place of the trunk's output, projected by two linear maps          25 tokens
     resampler a prefix of the resampler's latents                                                8 tokens
     blip2     a prefix of a Q-Former's queries                                                   8 tokens

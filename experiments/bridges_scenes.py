@@ -1,6 +1,6 @@
 """Bridges side by side on scenes: gated cross-attention and LLaVA's prefix, each with and without tiles.
 
-    python -m data.picture_scenes.build --config=CONFIG --pictures=DATA/picture_dictionary/artists/1.0.0 --out=DATA
+    python -m data.picture_scenes.build --config=CONFIG --images=DATA/picture_dictionary/artists/1.0.0 --out=DATA
     python -m flamingo_jax.features --data=DATA/picture_scenes/CONFIG/1.1.0 --vision=experiments/smollm_bridge \
         --out=runs/features_CONFIG
     python -m flamingo_jax.train --config=experiments/bridges_scenes.py:BRIDGE --workdir=runs/BRIDGE \
@@ -31,8 +31,8 @@ def get_config(bridge: str = 'paper_tiles') -> ConfigDict:
     name, tiled = commands.part(BRIDGES, bridge)
     c = bridges.get_config(name)
     c.vision = 'experiments/smollm_bridge'
-    pictures, text = (5, 58) if tiled else (1, 40)
-    row = dict(shots=1, tiles=pictures, images=pictures, length=pictures * bridges.BRIDGES[name][0] + text)
+    images, text = (5, 58) if tiled else (1, 40)
+    row = dict(shots=1, tiles=images, images=images, length=images * bridges.BRIDGES[name][0] + text)
     asked = game(Questions, each=2, tiled=tiled)
     c.datasets = ConfigDict(dict(scenes=training.dataset(FewShot, games=dict(ask=asked), **row, batch_size=32)))
     return c

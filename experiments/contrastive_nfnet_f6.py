@@ -5,7 +5,7 @@
         --config.tokenizer=TOKENIZER
     python -m flamingo_jax.convert run --source=runs/nfnet_f6 --out=bundles/nfnet_f6
 
-The last command's bundle is what experiments/flamingo_3b.py reads as its trunk, there with pictures of 320 pixels. The
+The last command's bundle is what experiments/flamingo_3b.py reads as its trunk, there with images of 320 pixels. The
 data sets are pairs that data/pairs builds (data/README.md): the paper's ALIGN and LTIP are not public.
 
 The paper gives neither the size of its BERT nor the weights of the data sets, nor the initial temperature. Here they

@@ -1,7 +1,7 @@
 """Contrastive pretraining, small: drawings by 27 artists and their English names, from EfficientNet-Lite0.
 
     python -m flamingo_jax.train --config=experiments/contrastive_pictures.py --workdir=runs/contrastive \
-        --config.datasets.pictures.path=DATA/picture_dictionary/artists/1.0.0
+        --config.datasets.images.path=DATA/picture_dictionary/artists/1.0.0
     python -m flamingo_jax.convert run --source=runs/contrastive --out=runs/contrastive_bundle
 
 Data are those of experiments/smollm_pictures.py. Twitter's drawings are left out, to measure on.
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     c.model.lm = ConfigDict(vars(TINY['lm']) | dict(depth=2, context=16))
     c.model.contrastive = ConfigDict(vars(ContrastiveConfig(width=256)))
     c.trained = ('vision', 'lm', 'contrastive')
-    c.datasets.pictures = training.dataset(
+    c.datasets.images = training.dataset(
         FewShot,
         row=Paired,
         shots=1,

@@ -1,4 +1,4 @@
-"""Fine-tunes an IDEFICS on your own pictures and texts: the parts that it trained itself, and LoRA if wanted.
+"""Fine-tunes an IDEFICS on your own images and texts: the parts that it trained itself, and LoRA if wanted.
 
     python -m flamingo_jax.convert idefics --source=FOLDER --out=bundles/idefics
     python -m flamingo_jax.train --config=experiments/finetune_idefics.py --workdir=runs/finetuned \

@@ -8,14 +8,14 @@ that `convert` reads will do; the widths follow theirs:
     python -m flamingo_jax.convert lm --source=LM --out=bundles/lm
     python -m flamingo_jax.convert nfnet --source=dm_nfnet_f6.safetensors --out=bundles/nfnet_f6    (or clip, siglip)
 
-The pictures have 320 pixels, for an NFNet-F6. With another trunk, `--config.image_size=0` takes the size of its own.
+The images have 320 pixels, for an NFNet-F6. With another trunk, `--config.image_size=0` takes the size of its own.
 
 These commands build data sets of the paper's kinds (data/README.md names the sets):
 
     python -m data.web_pages.build --warc="CRAWL/*.warc.gz" --out=DATA        (or data.mmc4.build, data.obelics.build)
     python -m data.pairs.build --source="PAIRS/*.tar" --out=DATA --name=align
     python -m data.pairs.build --source="OTHER_PAIRS/*.tar" --out=DATA --name=ltip
-    python -m data.films.build --source="FILMS/*.tar" --out=DATA --name=vtp
+    python -m data.films.build --source="VIDEOS/*.tar" --out=DATA --name=vtp
 
 Then, on the machine that was planned for (`config.machines` below), with `--coordinator=auto` if it has several hosts:
 

@@ -1,4 +1,4 @@
-"""A Flamingo on Gemma 3 270M, which read 140 languages: it names pictures in the language of the examples.
+"""A Flamingo on Gemma 3 270M, which read 140 languages: it names images in the language of the examples.
 
     data/language_models/fetch.sh LMS gemma3
     ARTISTS=DATA/picture_dictionary/artists/1.0.0 CLASSES=DATA/imagenet_names/full/1.1.0
@@ -19,10 +19,10 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/gemma_pictures.py --checkpoint=runs/gemma_mean \
         --lm=LMS/gemma3 --workdir=DIR --config.data=$ARTISTS --config.features=runs/artists
 
-The pictures, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
+The images, their features and the first stage are those of `experiments/smollm_pictures.py`, whose docstring has the
 commands that make them. Then the gated blocks learn names in English, and to take a name in one of 29 other languages
 from an example. `:further` has more English names; the mean of the weights before and after it keeps both. In the
-languages of `UNSEEN` (`smollm_pictures.py`), training names no picture: what is said in them is what Gemma knows, or
+languages of `UNSEEN` (`smollm_pictures.py`), training names no image: what is said in them is what Gemma knows, or
 what the examples tell.
 """
 
@@ -49,7 +49,7 @@ def bridge(c: ConfigDict) -> None:
     """New gated blocks learn English names, and to take names from examples in 29 other languages."""
     smollm_pictures.new_bridge(c)
     c.resampler = 'runs/gemma_resampler'
-    # Without Gemma's own norms the blocks are hardly heard (research/gemma.md). Text without pictures is Gemma's own.
+    # Without Gemma's own norms the blocks are hardly heard (research/gemma.md). Text without images is Gemma's own.
     c.model.xattn.update(first=3, every=4, gates=False, norms_of_lm=True)
     games(c, single=2, words=2)
     c.noise.feature_dropout = 0.0
@@ -65,7 +65,7 @@ def further(c: ConfigDict) -> None:
 
 
 def games(c: ConfigDict, single: int, words: int) -> None:
-    """Rows of single pictures and of new words, beside five rows of names in other languages."""
+    """Rows of single images and of new words, beside five rows of names in other languages."""
     # Gemma writes a name in fewer tokens than SmolLM2.
     named = NAMED | dict(targets=40, window=(12, 1))
     c.datasets.single = training.dataset(FewShot, batch_size=single, **named, **BY_ALL)

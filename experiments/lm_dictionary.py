@@ -1,4 +1,4 @@
-"""Pretrains the quickstart's language model on text alone, so that it copies in context before it sees a picture.
+"""Pretrains the quickstart's language model on text alone, so that it copies in context before it sees an image.
 
     data/dictionary_text/fetch.sh RAW
     python -m data.dictionary_text.build --raw=RAW --out=DATA --config=small
@@ -13,7 +13,7 @@
 
 This takes 23 minutes on one core: 13:22 for the first 1,800 steps, 9:24 for those with noise. Copying comes suddenly:
 8 % of the labels are right at step 950, 58 % at step 1,800. Then half of the rows get noise. This teaches it to copy
-from keys that are only alike, since a picture is never the same key twice: 76 % at step 3,000, noisy rows included.
+from keys that are only alike, since an image is never the same key twice: 76 % at step 3,000, noisy rows included.
 """
 
 from ml_collections import ConfigDict

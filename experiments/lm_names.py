@@ -5,7 +5,7 @@
         --config.start=runs/lm_pictures_bundle --config.datasets.text.path=DATA/dictionary_text/names_full/1.8.0
     python -m flamingo_jax.convert run --source=runs/lm_names --out=runs/lm_names_bundle
 
-To name a picture in some language, the frozen language model must be able to write a name in it, even if it is not
+To name an image in some language, the frozen language model must be able to write a name in it, even if it is not
 sure of the thing. The model of lm_pictures mostly writes no whole name for a thing that it does not know
 (benchmarks/names_in_text.py; research/small_model.md, "What limits it").
 """

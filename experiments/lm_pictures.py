@@ -1,4 +1,4 @@
-"""Pretrains a language model on text alone, for a Flamingo that is asked about pictures in 36 languages.
+"""Pretrains a language model on text alone, for a Flamingo that is asked about images in 36 languages.
 
     data/dictionary_text/fetch.sh RAW
     python -m data.dictionary_text.build --raw=RAW --out=DATA --config=copying_full
@@ -14,8 +14,8 @@
     python -m flamingo_jax.convert run --source=runs/lm_pictures --out=runs/lm_pictures_bundle
 
 The first 1,200 steps teach it to copy, which comes suddenly. The next 800 have noise in half of the rows. This teaches
-it to copy from keys that are only alike, since a picture is never the same key twice. The other steps teach it what
-it will be asked about pictures: names in the language of its context, kinds, questions. They have little noise,
+it to copy from keys that are only alike, since an image is never the same key twice. The other steps teach it what
+it will be asked about images: names in the language of its context, kinds, questions. They have little noise,
 because a fact can only be learned about a key that is recognised.
 """
 

@@ -1,16 +1,16 @@
-"""Names in 36 languages, kinds, questions about one picture and about two; from experiments/picture_words.py.
+"""Names in 36 languages, kinds, questions about one image and about two; from experiments/picture_words.py.
 
     python -m flamingo_jax.convert run --source=runs/picture_words --out=runs/picture_words_bundle
     python -m flamingo_jax.train --config=experiments/picture_dictionary.py --workdir=runs/picture_dictionary \
-        --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
+        --config.datasets.images.path=DATA/picture_dictionary/full/1.0.0
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --packaged_trunk \
         --card=experiments/picture_dictionary.md --out=experiments/picture_dictionary
 
-Why it does not begin with all tasks and languages at once: the pictures then tell too little about the next word at
+Why it does not begin with all tasks and languages at once: the images then tell too little about the next word at
 first, the gates close (0.46 to 0.04 in 430 steps), and the run stays at guessing among the words of the prompt.
 
 Why half of the names are English: with all languages alike, and at twice the learning rate, a run forgot what
-pictures are called. Of 690 names it ranked the right one first for .48 of held-out drawings before, and for .08
+images are called. Of 690 names it ranked the right one first for .48 of held-out drawings before, and for .08
 after.
 """
 
@@ -33,7 +33,7 @@ LANGUAGES = tuple(
 
 
 def get_config() -> ConfigDict:
-    """All that one picture, or two, may be asked."""
+    """All that one image, or two, may be asked."""
     c = training.base()
     c.start = 'runs/picture_words_bundle'
     c.steps, c.checkpoint_every = 2400, 200
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
         yes_or_no=game(YesOrNo, share=0.1, kinds=KINDS),
         which=game(Which, share=0.15, kinds=KINDS),
     )
-    c.datasets.pictures = training.dataset(
+    c.datasets.images = training.dataset(
         FewShot, shots=8, games=games, features='runs/features', styles=STYLES, length=88, images=8, batch_size=32
     )
     c.noise.feature_dropout = 0.1

@@ -1,9 +1,9 @@
 """The tasks of experiments/picture_dictionary.py, from the aligned bridge of experiments/picture_meanings.py.
 
     python -m flamingo_jax.train --config=experiments/picture_languages.py --workdir=runs/picture_languages \
-        --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
+        --config.datasets.images.path=DATA/picture_dictionary/full/1.0.0
 
-The result names pictures in 36 languages. It binds new words less well than the model in
+The result names images in 36 languages. It binds new words less well than the model in
 experiments/picture_dictionary/, whose bridge was not aligned (research/small_model.md, "An image that means its name").
 """
 

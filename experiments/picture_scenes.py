@@ -1,6 +1,6 @@
 """Questions about what stands where in a scene, and how many; from the model of experiments/picture_dictionary.py.
 
-    python -m data.picture_scenes.build --pictures=DATA/picture_dictionary/full/1.0.0 --out=DATA
+    python -m data.picture_scenes.build --images=DATA/picture_dictionary/full/1.0.0 --out=DATA
     python -m flamingo_jax.features --data=DATA/picture_scenes/full/1.1.0 --vision=runs/trunk --out=runs/features_scenes
     python -m flamingo_jax.convert run --source=runs/picture_dictionary --out=runs/picture_dictionary_bundle
     python -m flamingo_jax.train --config=experiments/picture_scenes.py --workdir=runs/picture_scenes \

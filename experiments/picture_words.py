@@ -1,4 +1,4 @@
-"""New words for pictures, their English names and kinds, over the whole picture dictionary, from frozen features.
+"""New words for images, their English names and kinds, over the whole picture dictionary, from frozen features.
 
     data/picture_dictionary/fetch.sh RAW
     python -m data.picture_dictionary.build --raw=RAW --out=DATA --config=full
@@ -9,7 +9,7 @@
     python -m flamingo_jax.features --data=DATA/picture_dictionary/full/1.0.0 --vision=runs/trunk --out=runs/features \
         --splits=validation,test
     python -m flamingo_jax.train --config=experiments/picture_words.py --workdir=runs/picture_words \
-        --config.datasets.pictures.path=DATA/picture_dictionary/full/1.0.0
+        --config.datasets.images.path=DATA/picture_dictionary/full/1.0.0
 
 experiments/lm_pictures.py makes the language model. experiments/picture_dictionary.py starts from the result.
 """
@@ -23,8 +23,8 @@ from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
-STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose pictures may be passed on.
-# The word for what kind of thing a picture shows, by how its subcategory begins. Those of `tux-` are the stamps'.
+STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose images may be passed on.
+# The word for what kind of thing an image shows, by how its subcategory begins. Those of `tux-` are the stamps'.
 KINDS = {
     **dict.fromkeys(
         ('icon-animal', 'animal', 'tux-birds', 'tux-bovines', 'tux-mammals', 'tux-insects', 'tux-fish'), 'animal'
@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     c.model.resampler.update(width=192, head_dim=48)  # As wide as the language model: a bundle has less than 10 MB.
     games = dict(bind=game(Words, share=0.55), name=game(Names, share=0.3), kind=game(Kinds, share=0.15, kinds=KINDS))
     c.datasets = ConfigDict()
-    c.datasets.pictures = training.dataset(
+    c.datasets.images = training.dataset(
         FewShot, shots=8, games=games, features='runs/features', styles=STYLES, length=56, images=8, batch_size=32
     )
     return c

@@ -1,7 +1,7 @@
-"""A small run on pairs, films or instructions, from the files of a published set to a trained model.
+"""A small run on pairs, videos or instructions, from the files of a published set to a trained model.
 
     python -m experiments.published pairs [--workdir=runs/published] [--steps=100]
-    python -m experiments.published films
+    python -m experiments.published videos
     python -m experiments.published instructions
 
 It runs the project's own commands one after the other, and prints each. The sets are drawings of the repository's
@@ -34,11 +34,11 @@ from experiments.quickstart import run
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training import config as training
 
-# Of each kind: tokens and pictures of a row, documents that it is filled from, and the most of each document, from its
-# beginning, where the picture is.
+# Of each kind: tokens and images of a row, documents that it is filled from, and the most of each document, from its
+# beginning, where the image is.
 ROWS = dict(
     pairs=dict(length=128, images=16, documents=20, window=(32, 1), batch_size=8, space=0.5, from_start=True),
-    films=dict(length=128, images=10, documents=12, window=(32, 1), batch_size=8, frames=8, from_start=True),
+    videos=dict(length=128, images=10, documents=12, window=(32, 1), batch_size=8, frames=8, from_start=True),
     instructions=dict(length=384, images=9, documents=10, window=(100, 5), batch_size=4, from_start=True),
 )
 
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
     if not (trunk / 'config.json').is_file():
         run('flamingo_jax.convert', 'efficientnet', '--image_size=96', f'--out={trunk}')
     run('data.picture_dictionary.as_published', f'--out={raw}', f'--number={f.number}')
-    of = ['*.json', f'--pictures={raw}/{kind}/pictures'] if kind == 'instructions' else ['*.tar']
+    of = ['*.json', f'--images={raw}/{kind}/images'] if kind == 'instructions' else ['*.tar']
     run(f'data.{kind}.build', f'--source={raw}/{kind}/{of[0]}', *of[1:], f'--out={work}', '--name=sample')
     how = ('--splits=train', f'--frames={ROWS[kind].get("frames", 1)}')
     run('flamingo_jax.features', f'--data={data}', f'--vision={trunk}', f'--out={features}', *how)

@@ -41,7 +41,7 @@ STYLES = ('noto', 'noto-v1', 'fluent-flat')
 
 
 def get_config() -> ConfigDict:
-    """Sequences of eight examples: new words for pictures, and their true names in English.
+    """Sequences of eight examples: new words for images, and their true names in English.
 
     The names are more than a second task: trained on new words alone, the model only guesses among the words of the
     prompt (5-way .168 after 450 steps; .575 after 300 with this mixture).

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 SCORES = (
     'model',
     'any candidate',
-    'shuffled pictures',
+    'shuffled images',
     'text only',
     'nearest centroid',
     'nearest neighbour',

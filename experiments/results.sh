@@ -11,7 +11,7 @@ raw=${1:?usage: results.sh RAW WORK} work=${2:?usage: results.sh RAW WORK}
 mkdir -p "$work"
 raw=$(realpath "$raw") work=$(realpath "$work")
 cd "$(dirname "$0")/.."
-text=$work/data/dictionary_text pictures=$work/data/picture_dictionary/full/1.0.0
+text=$work/data/dictionary_text images=$work/data/picture_dictionary/full/1.0.0
 
 # make FILE MODULE ARGUMENTS: runs the module, unless the FILE that it ends with is there.
 make() {
@@ -27,11 +27,11 @@ make "$text/copying_full" data.dictionary_text.build --raw="$raw" --out="$work/d
 for config in full names_full; do
   make "$text/$config" data.dictionary_text.build --raw="$raw" --out="$work/data" --config="$config"
 done
-make "$pictures" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=full
-measured=(--standardise="$pictures" --styles=noto,twemoji,openmoji-color,fluent-flat)
+make "$images" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=full
+measured=(--standardise="$images" --styles=noto,twemoji,openmoji-color,fluent-flat)
 make "$work/trunk" flamingo_jax.convert efficientnet --image_size=160 "${measured[@]}" --out="$work/trunk"
 for split in train,4 validation,1 test,1; do
-  make "$work/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$work/trunk" --out="$work/features" \
+  make "$work/features/${split%,*}.json" flamingo_jax.features --data="$images" --vision="$work/trunk" --out="$work/features" \
     --splits="${split%,*}" --views="${split#*,}"
 done
 
@@ -57,7 +57,7 @@ make "$work/lm_names_bundle" flamingo_jax.convert run --source="$work/lm_names" 
 from=$work
 train() {
   local data=() name
-  for name in $4; do data+=("--config.datasets.$name.path=$pictures" "--config.datasets.$name.features=$from/features"); done
+  for name in $4; do data+=("--config.datasets.$name.path=$images" "--config.datasets.$name.features=$from/features"); done
   make "$work/runs/$1/checkpoints/$2" flamingo_jax.train --config="$3" --workdir="$work/runs/$1" --config.steps="$2" \
     "${data[@]}" "${@:5}"
 }
@@ -67,17 +67,17 @@ evaluate() {
   make "$work/evaluations/$1/$5/report.json" flamingo_jax.evaluate --config="experiments/evaluate/$2" \
     --checkpoint="$work/runs/$1" --workdir="$work/evaluations/$1/$5" --config.data="$3" --config.features="$4" "${@:6}"
 }
-of_dictionary() { evaluate "$1" "picture_dictionary.py:$2" "$pictures" "$from/features" "${@:2}"; }
+of_dictionary() { evaluate "$1" "picture_dictionary.py:$2" "$images" "$from/features" "${@:2}"; }
 
 for seed in 0 1 2; do
-  train_new "words$seed" 1500 experiments/picture_words.py pictures --config.seed="$seed"
+  train_new "words$seed" 1500 experiments/picture_words.py images --config.seed="$seed"
   of_dictionary "words$seed" words
 done
 bundle words0
-train dictionary 2400 experiments/picture_dictionary.py pictures --config.start="$work/words0_bundle"
-train meanings 1000 experiments/picture_meanings.py pictures --config.lm="$work/lm_names_bundle" --config.vision="$work/trunk"
+train dictionary 2400 experiments/picture_dictionary.py images --config.start="$work/words0_bundle"
+train meanings 1000 experiments/picture_meanings.py images --config.lm="$work/lm_names_bundle" --config.vision="$work/trunk"
 bundle meanings
-train languages 1500 experiments/picture_languages.py pictures --config.start="$work/meanings_bundle"
+train languages 1500 experiments/picture_languages.py images --config.start="$work/meanings_bundle"
 for name in dictionary languages; do
   for part in words tasks; do
     of_dictionary "$name" "$part"
@@ -89,15 +89,15 @@ done
 
 # Scenes and clips go on from there.
 bundle dictionary
-make "$work/data/picture_scenes" data.picture_scenes.build --pictures="$pictures" --out="$work/data"
+make "$work/data/picture_scenes" data.picture_scenes.build --images="$images" --out="$work/data"
 make "$work/data/picture_dictionary/clips" data.picture_dictionary.build --raw="$raw" --out="$work/data" --config=clips
 for kind in scenes clips; do
   data=$work/data/picture_dictionary/clips/1.0.0 steps=1000
   [ "$kind" = scenes ] && data=$work/data/picture_scenes/full/1.1.0 steps=500
   make "$work/features_$kind/test.json" flamingo_jax.features --data="$data" --vision="$work/trunk" --out="$work/features_$kind"
-  make "$work/runs/$kind/checkpoints/$steps" flamingo_jax.train --config="experiments/picture_$kind.py" --workdir="$work/runs/$kind" \
+  make "$work/runs/$kind/checkpoints/$steps" flamingo_jax.train --config="experiments/image_$kind.py" --workdir="$work/runs/$kind" \
     --config.start="$work/dictionary_bundle" --config.datasets.$kind.path="$data" --config.datasets.$kind.features="$work/features_$kind"
-  evaluate "$kind" "picture_$kind.py" "$data" "$work/features_$kind" "$kind" --config.batch_size=4
+  evaluate "$kind" "image_$kind.py" "$data" "$work/features_$kind" "$kind" --config.batch_size=4
 done
 evaluate dictionary picture_clips.py "$data" "$work/features_clips" clips --config.batch_size=4
 evaluate dictionary picture_clips.py:stills "$data" "$work/features_clips" stills --config.batch_size=4
@@ -114,7 +114,7 @@ ablate round_robin 800
 from=$work/random
 make "$from/trunk" flamingo_jax.convert efficientnet --random_seed=0 --image_size=160 "${measured[@]}" --out="$from/trunk"
 for split in train,4 validation,1 test,1; do
-  make "$from/features/${split%,*}.json" flamingo_jax.features --data="$pictures" --vision="$from/trunk" --out="$from/features" \
+  make "$from/features/${split%,*}.json" flamingo_jax.features --data="$images" --vision="$from/trunk" --out="$from/features" \
     --splits="${split%,*}" --views="${split#*,}"
 done
 ablate random_trunk 400

@@ -18,8 +18,8 @@ of the paper's tables 3 and 10:
     every_3        nine gated blocks                                                          table 3 (v)
     every_12       two                                                                        table 3 (v)
     wide           the gated feed-forward four times as wide, as in the paper
-    all_images     text sees all pictures before it                                           table 10 (ii)
-    at_tag         a picture's tag alone sees it
+    all_images     text sees all images before it                                           table 10 (ii)
+    at_tag         an image's tag alone sees it
     prefix         no gated blocks: the resampler's 8 latents stand in the text; it is trained too
     qformer        no gated blocks: 8 queries of a new Q-Former in the text, as in BLIP-2; it is trained too
     llava          no gated blocks: each of the 25 places of the trunk's output, by two linear maps
@@ -37,9 +37,7 @@ from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.training import config as training
 
-TOKENS = dict(
-    prefix=RESAMPLER.latents, qformer=RESAMPLER.latents, llava=25
-)  # What a picture takes of the text; else 1.
+TOKENS = dict(prefix=RESAMPLER.latents, qformer=RESAMPLER.latents, llava=25)  # What an image takes of the text; else 1.
 NEW = dict(qformer='qformer', llava='mlp')  # Kinds of connectors that begin anew.
 PREFIX = dict(kind='gated_prefix')
 ABLATIONS = dict(

@@ -1,4 +1,4 @@
-"""A Flamingo on a real language model: SmolLM2-135M learns to see pictures by many artists.
+"""A Flamingo on a real language model: SmolLM2-135M learns to see images by many artists.
 
     data/language_models/fetch.sh LMS smollm2
     data/picture_dictionary/fetch.sh --icons RAW
@@ -10,16 +10,16 @@
     python -m flamingo_jax.features --data=DATA/picture_dictionary/artists/1.0.0 --vision=runs/trunk \
         --out=runs/artists --splits=validation,test
     data/dictionary_text/fetch.sh RAW/wordnet
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/artists/1.0.0 --wordnet=RAW/wordnet \
+    python -m data.picture_texts.build --images=DATA/picture_dictionary/artists/1.0.0 --wordnet=RAW/wordnet \
         --out=runs/texts.jsonl
-    python -m data.picture_texts.dialogues --pictures=DATA/picture_dictionary/artists/1.0.0 \
+    python -m data.picture_texts.dialogues --images=DATA/picture_dictionary/artists/1.0.0 \
         --styles=noto,twemoji,openmoji-color,fluent-flat --lm=LMS/smollm2 --out=runs/dialogues.jsonl
     pip download --no-deps timm==1.0.19
-    python -m data.imagenet_names.build --pictures=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
+    python -m data.imagenet_names.build --images=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
         --vision=runs/trunk --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW/wordnet --out=DATA \
         --features_out=runs/imagenet_names
     for CONFIG in quarters ninths; do
-      python -m data.picture_scenes.build --config=$CONFIG --pictures=DATA/picture_dictionary/artists/1.0.0 --out=DATA
+      python -m data.picture_scenes.build --config=$CONFIG --images=DATA/picture_dictionary/artists/1.0.0 --out=DATA
       python -m flamingo_jax.features --data=DATA/picture_scenes/$CONFIG/1.1.0 --vision=runs/trunk \
           --out=runs/features_$CONFIG
     done
@@ -40,21 +40,21 @@
         --config.datasets.ninths.path=DATA/picture_scenes/ninths/1.1.0
 
 Without `--config.start`, `:further` goes on from the published bridge; take features of its trunk
-(`--vision=experiments/smollm_bridge`). So do `:asked`, with single pictures, pairs and other languages alone, `:games`,
+(`--vision=experiments/smollm_bridge`). So do `:asked`, with single images, pairs and other languages alone, `:games`,
 with few-shot games alone, and `:together`, with all but texts and dialogues.
 `--config.resampler=experiments/smollm_bridge` lets `:contrast` go on with the published resampler. The published bridge
 came about in more steps: research/tried.md has them.
 
-The bridge does not change a text without pictures: both gated branches act only on tokens that may see one.
+The bridge does not change a text without images: both gated branches act only on tokens that may see one.
 
 First, the resampler alone learns to tell names apart, with a classifier that is thrown away (`contrast`); from then on
-it is frozen. Then the gated blocks learn to say the names of single pictures, and few-shot games. Their gates begin
+it is frozen. Then the gated blocks learn to say the names of single images, and few-shot games. Their gates begin
 open, since they learn sooner so (`smollm_ablations.py`). Last, they learn all that may be asked, and go on with texts
 and dialogues as the language model does when it is told the names (`further`). What photographs show is known to the
 trunk's own classifier, which `data/imagenet_names` turns into features.
 
-A scene of several things is shown as pictures of its parts, each with its place, and as a whole (LLaVA 1.6, Liu et al.
-2024). So `where is the dog?` asks which of several pictures shows a dog, as is asked of pairs; and `how many: dog?`, of
+A scene of several things is shown as images of its parts, each with its place, and as a whole (LLaVA 1.6, Liu et al.
+2024). So `where is the dog?` asks which of several images shows a dog, as is asked of pairs; and `how many: dog?`, of
 nine parts, how many do.
 
 New words are for things that training never showed. So all things in the games of new words are blends of two
@@ -85,7 +85,7 @@ from flamingo_jax.training import config as training
 from flamingo_jax.training.objectives.contrastive import Paired
 from flamingo_jax.training.objectives.told import Told
 
-# Whose pictures are trained on. Of the other artists, no picture is: fluent-3d, openmoji-black, fxemoji,
+# Whose images are trained on. Of the other artists, no image is: fluent-3d, openmoji-black, fxemoji,
 # streamline-emojis, ph (Phosphor), and the photographs and drawings of Tux Paint.
 ARTISTS = (
     *STYLES,
@@ -102,10 +102,10 @@ KNOWN = DRAWINGS | dict(styles=STYLES)
 # The same things by all artists, lest four artists' drawings be learned by heart.
 BY_ALL = DRAWINGS | dict(things_of=STYLES)
 CLASSES = dict(path='DATA/imagenet_names/full/1.1.0', features='runs/imagenet_names', styles=('imagenet',))
-# No training names a picture in these languages.
+# No training names an image in these languages.
 UNSEEN = ('hu', 'nl', 'pt', 'sv', 'uk', 'zh')
 SEEN = tuple(language for language in LANGUAGES if language not in ('en', *UNSEEN))
-NAME, KIND = ' name:', ' kind:'  # What is asked of a picture. A new word is asked for by a colon alone.
+NAME, KIND = ' name:', ' kind:'  # What is asked of an image. A new word is asked for by a colon alone.
 # How a name is asked for, and how often: by ` name:`, by the beginning of a sentence, or by a question in one of these
 # forms. With few phrases, others are hardly understood.
 FORMS = {
@@ -121,15 +121,15 @@ QUESTIONS = (
     *('What can you see in the photo?', 'Identify the object.'),
 )
 BEGINNINGS = (
-    *(' Output:', ' A picture of', ' Caption:', ' Answer:', ' This is a', ' An image of a', ' Object:', ' Label:'),
-    *(' The picture shows a', ' A photo of a'),
+    *(' Output:', ' An image of', ' Caption:', ' Answer:', ' This is a', ' An image of a', ' Object:', ' Label:'),
+    *(' The image shows a', ' A photo of a'),
 )
 PHRASES = {NAME: 0.24}
 PHRASES |= {form.format(question): share / len(QUESTIONS) for form, share in FORMS.items() for question in QUESTIONS}
 PHRASES |= dict.fromkeys(BEGINNINGS, 0.22 / len(BEGINNINGS))
-# How it is asked whether a picture shows a thing.
-IS_IT = ('is it {}?', 'is this {}?', 'is there {} in the picture?', 'can you see {}?')
-# Ten single pictures a row at most, each with its name. The window holds the longest question with its answer.
+# How it is asked whether an image shows a thing.
+IS_IT = ('is it {}?', 'is this {}?', 'is there {} in the image?', 'can you see {}?')
+# Ten single images a row at most, each with its name. The window holds the longest question with its answer.
 SINGLE = dict(shots=1, games={phrase: game(Names, prompt=phrase, share=share) for phrase, share in PHRASES.items()})
 SINGLE |= dict(length=64, targets=48, images=10, documents=10, window=(24, 1))
 # The same, where a name is asked for in one way.
@@ -151,10 +151,10 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
     return {name: games[name](share=share) for name, share in shares.items()}
 
 
-# Single pictures of which the name is asked, or the kind, or whether they are of a kind or have a name. Without
+# Single images of which the name is asked, or the kind, or whether they are of a kind or have a name. Without
 # examples, only the question tells which.
 ASKED = SINGLE | dict(games=SINGLE['games'] | games_of(kind=0.07, what_kind=0.07, yes_or_no=0.14, is_it=0.14))
-# Pairs of pictures without examples, so that the question alone tells what is asked of two.
+# Pairs of images without examples, so that the question alone tells what is asked of two.
 PAIRS = SINGLE | dict(shots=2, games=games_of(which=0.4, which_thing=0.6), images=6, window=(32, 2))
 # Names in one of 29 languages. Things come several times, so that a name can be taken from an example; or examples are
 # similar, so that it must be seen whether one shows the thing.
@@ -163,7 +163,7 @@ COPIED |= dict(length=128, targets=96, images=6)
 # What photographs show, after the drawings that are most similar to it, which may show other things.
 BESIDE = dict(shots=6, games=dict(name=game(Names, prompt=NAME, similar=1.0)), **CLASSES | dict(styles=()))
 BESIDE |= dict(length=64, targets=40, images=6)
-# Twelve pictures a row at most, of one game.
+# Twelve images a row at most, of one game.
 GAMES = dict(shots=12, length=96, targets=60, images=12)
 GAMES |= dict(
     games=games_of(
@@ -234,7 +234,7 @@ def bridge(c: ConfigDict) -> None:
     """New gated blocks learn names by one phrase, and few-shot games: beside all else, names come late."""
     new_bridge(c)
     c.datasets.known = training.dataset(FewShot, batch_size=8, **NAMED, **BY_ALL)
-    other_pictures(c, NAMED)
+    other_images(c, NAMED)
     c.noise.feature_dropout = 0.0
     c.steps, c.optimizer.learning_rate = 500, 1e-3
 
@@ -244,7 +244,7 @@ def further(c: ConfigDict) -> None:
     without_noise(c)
     all_asked(c, 8)
     scenes(c)
-    other_pictures(c, SINGLE)
+    other_images(c, SINGLE)
     c.datasets.answers = training.dataset(FewShot, batch_size=16, loss_weight=0.7, **ANSWERS)
     texts = TOLD | dict(loss_weight=0.3)
     go_on = dict(shots=3, games=dict(go_on=game(Texts, path='runs/texts.jsonl')), length=64, images=3)
@@ -254,7 +254,7 @@ def further(c: ConfigDict) -> None:
 
 
 def asked_alone(c: ConfigDict) -> None:
-    """The published bridge is asked, of single pictures and of pairs, and takes names from examples."""
+    """The published bridge is asked, of single images and of pairs, and takes names from examples."""
     without_noise(c)
     all_asked(c, 16)
 
@@ -280,7 +280,7 @@ def together(c: ConfigDict) -> None:
 
 
 def all_asked(c: ConfigDict, rows: int) -> None:
-    """`rows` of single pictures, each with its question, and a quarter as many of pairs, and of other languages."""
+    """`rows` of single images, each with its question, and a quarter as many of pairs, and of other languages."""
     c.datasets.known = training.dataset(FewShot, batch_size=rows, **ASKED, **BY_ALL)
     c.datasets.pairs = training.dataset(FewShot, batch_size=rows // 4, **PAIRS, **DRAWINGS)
     c.datasets.languages = training.dataset(FewShot, batch_size=rows // 4, **COPIED, **BY_ALL)
@@ -300,8 +300,8 @@ def scenes(c: ConfigDict) -> None:
         c.datasets[name] = training.dataset(FewShot, batch_size=rows, **row, **held_out)
 
 
-def other_pictures(c: ConfigDict, single: dict) -> None:
-    """Single pictures of all things and of ImageNet's classes, `single` being what is asked; and few-shot games."""
+def other_images(c: ConfigDict, single: dict) -> None:
+    """Single images of all things and of ImageNet's classes, `single` being what is asked; and few-shot games."""
     c.datasets.captions = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **single, **DRAWINGS)
     c.datasets.classes = training.dataset(FewShot, batch_size=1, loss_weight=0.5, **single, **CLASSES)
     c.datasets.games = training.dataset(FewShot, batch_size=3, **GAMES, **DRAWINGS)

@@ -1,4 +1,4 @@
-"""The published bridge on SmolLM2 learns sentences about pictures: definitions beside icons, descriptions of portraits.
+"""The published bridge on SmolLM2 learns sentences about images: definitions beside icons, descriptions of portraits.
 
     data/picture_dictionary/fetch.sh --icons RAW
     python -m data.icons.build --raw=RAW --dictionary=DATA/picture_dictionary/artists/1.0.0 --out=DATA
@@ -26,7 +26,7 @@ from flamingo_jax.training import config as training
 
 
 def get_config() -> ConfigDict:
-    """Rows of four icons or so, and of a portrait; single pictures that are asked about, and games."""
+    """Rows of four icons or so, and of a portrait; single images that are asked about, and games."""
     c = smollm_pictures.base()
     smollm_pictures.without_noise(c)
     held_out = dict(from_start=True, validation_split='validation')

@@ -5,7 +5,7 @@
     python -m flamingo_jax.train --config=experiments/web_pages.py --workdir=runs/web_pages \
         --config.datasets.pages.path=DATA/debian_pages/all/1.0.0
 
-A sequence is a random window of a page with up to five pictures. Each page ties its text by chance to the pictures
+A sequence is a random window of a page with up to five images. Each page ties its text by chance to the images
 before or after it (paper, section 2.4 and appendix A.3.2). The window is shorter than the paper's 256 tokens, since the
 language model is small. It has read few texts as long as a page: this shows that the data trains, and no more.
 """

@@ -1,7 +1,7 @@
 """flamingo_jax: Flamingo, the visual language model that learns from the examples in its prompt, in JAX.
 
     flamingo = flamingo_jax.load(path)
-    flamingo.generate([picture, ' dog<EOC>', other_picture])
+    flamingo.generate([image, ' dog<EOC>', other_image])
 
 Read flamingo_jax/model/flamingo.py first.
 """

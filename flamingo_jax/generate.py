@@ -1,4 +1,4 @@
-"""Continues a prompt of pictures and text, in the given order.
+"""Continues a prompt of images and text, in the given order.
 
     python -m flamingo_jax.generate --checkpoint=BUNDLE --image=A.png --text=" dax<EOC>" --image=B.png
 
@@ -16,8 +16,8 @@ from flamingo_jax import commands
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, 'A bundle, or the workdir of a run.', required=True)
     flags.DEFINE_string('lm', '', 'Bundle of the language model, if the checkpoint is a bundle without one.')
-    flags.DEFINE_multi_string('image', [], 'A picture, or the frames of a video separated by commas.')
-    flags.DEFINE_multi_string('text', [], 'A piece of text. The order of all pictures and texts is kept.')
+    flags.DEFINE_multi_string('image', [], 'An image, or the frames of a video separated by commas.')
+    flags.DEFINE_multi_string('text', [], 'A piece of text. The order of all images and texts is kept.')
     flags.DEFINE_boolean('chat', False, 'The prompt is what a user asks in a chat (ChatML: SmolLM2, Qwen).')
     flags.DEFINE_integer(
         'max_new_tokens',
@@ -46,7 +46,7 @@ from collections.abc import Iterable
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Written
 from flamingo_jax.inference.sampling import Sampling
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import chat, chats, encode_prompt
 from flamingo_jax.parallel import mesh as meshes
 
@@ -71,7 +71,7 @@ def ordered_prompt(argv: list[str]) -> list:
             continue
         paths = [pathlib.Path(os.path.expanduser(path)) for path in value.split(',')]  # A shell leaves the ~ of =~.
         if missing := [str(path) for path in paths if not path.is_file()]:
-            raise FileNotFoundError(f'There is no picture {missing[0]}.')
+            raise FileNotFoundError(f'There is no image {missing[0]}.')
         prompt.append(paths[0] if len(paths) == 1 else paths)
     return prompt
 
@@ -97,7 +97,7 @@ def main() -> None:
     """Prints the answer."""
     prompt = ordered_prompt(sys.argv[1:])
     if not prompt:
-        commands.refuse('There is no prompt. Give pictures and texts in order, with --image=FILE and --text="...".')
+        commands.refuse('There is no prompt. Give images and texts in order, with --image=FILE and --text="...".')
     f = flags.FLAGS
     numbers = f.num_beams, f.temperature, f.top_k, f.top_p
     sampling = Sampling(f.max_new_tokens or ANSWER, *numbers, seed=f.seed)  # Refuses before the model is read.
@@ -105,7 +105,7 @@ def main() -> None:
     if f.chat and not chats(tokenizer):
         commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
     prompt = chat(prompt) if f.chat else prompt
-    tokens, _ = encode_prompt(prompt, tokenizer, PictureFormat(1))  # Refuses, too, at the least cost.
+    tokens, _ = encode_prompt(prompt, tokenizer, ImageFormat(1))  # Refuses, too, at the least cost.
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)
     if f.chat and f.max_new_tokens is None:

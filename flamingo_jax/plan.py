@@ -95,11 +95,11 @@ def plan(
         done = in_bfloat16(counted, run.model.quantised, hardware.chip)
         out['train'] |= _speed(run, done, out['train'], hardware, grid, out['batch'])
     if decode and 'lm' in out['parameters'] and run.model.config.contrastive is None:
-        pictures = 33 if run.model.config.xattn else 0  # 32 shots and the question.
-        found = _timed('Tracing how prompts are answered', lambda: programs.answering(run, pictures))
-        c, about = run.model.config, dict(prompts=found.prompts, pictures=pictures, length=found.length)
+        images = 33 if run.model.config.xattn else 0  # 32 shots and the question.
+        found = _timed('Tracing how prompts are answered', lambda: programs.answering(run, images))
+        c, about = run.model.config, dict(prompts=found.prompts, images=images, length=found.length)
         for name, lowered, operations, tokens in (
-            ('read', found.read, flops.reading(c, found.prompts, found.length, pictures), found.length),
+            ('read', found.read, flops.reading(c, found.prompts, found.length, images), found.length),
             ('decode', found.step, flops.decode_step(c, found.prompts, c.lm.context, found.visible), 1),
         ):
             out[name] = _compile(f'{name} step', lowered, hardware, grid) | about | dict(flops=operations)
@@ -320,7 +320,7 @@ def report(out: dict[str, Any]) -> str:
         else:
             lines.append(
                 f'  at that bound: {part["tokens_per_second"]:,.0f} tokens/s for {part["prompts"]} prompts of '
-                f'{part["pictures"]} pictures and {part["length"]} tokens'
+                f'{part["images"]} images and {part["length"]} tokens'
             )
     return '\n'.join(lines)
 

@@ -107,7 +107,7 @@ def train(config: ConfigDict, workdir: str | Path, writers: Sequence[Writer] | N
     for name, source in sources.items():
         meshes.check_batch(name, source.batch_size, source.micro_batches, mesh)
     rows = meshes.batch_sharding(mesh)
-    how = (parts.tokenizer, parts.pictures)
+    how = (parts.tokenizer, parts.image_format)
     readable = pipeline.batches(sources, *how, config.seed, rows)
     held_out = validation.held_out(sources)
     held_out_batches = pipeline.batches(held_out, *how, validation.SEED, rows)
@@ -238,7 +238,7 @@ def train(config: ConfigDict, workdir: str | Path, writers: Sequence[Writer] | N
         processes.say(f'Stopped by SIGTERM after step {step}, which is saved. The same command resumes from it.')
     elif model.config.lm is not None and model.config.vision is not None:
         processes.say(
-            f'Ask it: python -m flamingo_jax.generate --checkpoint={workdir} --image=PICTURE\n'
+            f'Ask it: python -m flamingo_jax.generate --checkpoint={workdir} --image=IMAGE\n'
             f'On a page: python -m flamingo_jax.demo --checkpoint={workdir}'
         )
     return progress.last

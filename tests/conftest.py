@@ -211,7 +211,7 @@ def tokens() -> np.ndarray:
 
 @pytest.fixture(scope='session')
 def features() -> np.ndarray:
-    """float32 [2 2 1 4 24]: for two texts two pictures each, as features of the trunk."""
+    """float32 [2 2 1 4 24]: for two texts two images each, as features of the trunk."""
     return np.random.default_rng(1).standard_normal((2, 2, 1, 4, 24), np.float32)
 
 

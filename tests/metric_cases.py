@@ -23,7 +23,7 @@ CAPTIONS = [
     I'd've said we'll see what she's got; you've no idea.
     The dogs' bowls and the children's toys lie on James' bed.
     You cannot see it, gonna rain, wanna go, gotta run, gimme that, lemme see
-    'Tis a picture of 'em from the '90s, the 1980s or the 80's.
+    'Tis an image of 'em from the '90s, the 1980s or the 80's.
     Class of '97
     It’s a cat that doesn’t care, at 5 o’clock.
     Five o'clock at O'Neil's: hors d'oeuvre, ma'am, y'all and rock'n'roll.
@@ -99,8 +99,8 @@ def texts(number: int, seed: int) -> list[str]:
     return [' '.join(changed(rng.choice(known), rng) for _ in range(rng.randint(1, 8))) for _ in range(number)]
 
 
-def captions(pictures: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """A caption of each picture, and those of 1 to 5 people, which have words in common."""
+def captions(images: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """A caption of each image, and those of 1 to 5 people, which have words in common."""
     rng = random.Random(seed)
     parts = (
         ['A', 'the', 'Two', 'some'],
@@ -114,7 +114,7 @@ def captions(pictures: int, seed: int) -> tuple[dict[str, str], dict[str, list[s
         return ' '.join(rng.choice(some) if rng.random() < 0.5 else one for some, one in zip(parts, about, strict=True))
 
     predictions, references = {}, {}
-    for i in range(pictures):
+    for i in range(images):
         about = [rng.choice(some) for some in parts]
         references[str(i)] = [caption(about) for _ in range(rng.randint(1, 5))]
         predictions[str(i)] = caption(about) if rng.random() < 0.95 else rng.choice(['', 'dog', 'unseen words alone'])
@@ -145,14 +145,14 @@ def answers(questions: int, seed: int) -> tuple[dict[str, str], dict[str, list[d
 
 
 def clips(number: int, seed: int) -> tuple[dict[str, dict[str, float]], dict[str, dict]]:
-    """Clips of a few films with an action each, and how likely each action is; some are equally likely."""
+    """Clips of a few videos with an action each, and how likely each action is; some are equally likely."""
     rng = random.Random(seed)
     actions = [(verb, noun) for verb in ('cut', 'wash', 'hammer') for noun in ('phone', 'apple', 'shoe')]
     predictions, references = {}, {}
     for i in range(number):
         verb, noun = rng.choice(actions)
         annotation = rng.choice([0, 1, 1, 2, 3, 4])
-        references[str(i)] = dict(video=f'film{rng.randrange(12)}', verb=verb, noun=noun, annotation=annotation)
+        references[str(i)] = dict(video=f'video{rng.randrange(12)}', verb=verb, noun=noun, annotation=annotation)
         predictions[str(i)] = {
             f'{v} {n}': round(rng.gauss(0, 1) + ((v, n) == (verb, noun)) * (annotation == 1), rng.choice([1, 6]))
             for v, n in actions

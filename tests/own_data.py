@@ -7,25 +7,25 @@ import PIL.Image
 
 
 def documents(folder: pathlib.Path, *before: str) -> pathlib.Path:
-    """own.jsonl in a new folder: pictures with a word, and texts before them, beside the folder `pictures`."""
-    (folder / 'pictures').mkdir(parents=True)
+    """own.jsonl in a new folder: images with a word, and texts before them, beside the folder `images`."""
+    (folder / 'images').mkdir(parents=True)
     lines = []
     for i in range(16):
-        PIL.Image.new('RGB', (8, 8), (15 * i, 0, 0)).save(folder / f'pictures/{i}.png')
-        lines.append([*before, {'image': f'pictures/{i}.png'}, f'word {i}'])
+        PIL.Image.new('RGB', (8, 8), (15 * i, 0, 0)).save(folder / f'images/{i}.png')
+        lines.append([*before, {'image': f'images/{i}.png'}, f'word {i}'])
     (folder / 'own.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     return folder
 
 
 def break_disk(own: pathlib.Path) -> None:
-    """From now on pictures can be opened, and not read: the first byte of a process is no memory."""
-    for picture in (own / 'pictures').iterdir():
-        picture.rename(own / picture.name)
-        picture.symlink_to('/proc/self/mem')
+    """From now on images can be opened, and not read: the first byte of a process is no memory."""
+    for image in (own / 'images').iterdir():
+        image.rename(own / image.name)
+        image.symlink_to('/proc/self/mem')
 
 
 def repair_disk(own: pathlib.Path) -> None:
     """They can be read again."""
-    for picture in (own / 'pictures').iterdir():
-        if picture.is_symlink():
-            (own / picture.name).replace(picture)
+    for image in (own / 'images').iterdir():
+        if image.is_symlink():
+            (own / image.name).replace(image)

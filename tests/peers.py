@@ -267,7 +267,7 @@ def write_golden(folder, name: str) -> dict[str, np.ndarray]:
 
 def answers(model, params, images, ids, beams: int, stops: list[int], banned: tuple[int, ...]) -> np.ndarray:
     """Ten new tokens a row after token ids [b l] of one length; -1 from a stop on."""
-    media = decode.encode_pictures(model, params, [list(row) for row in images])
+    media = decode.encode_images(model, params, [list(row) for row in images])
     logits, text = jax.jit(decode.prefill, static_argnums=(0, 5))(
         model, params, media, ids, np.ones(ids.shape, bool), 10
     )
@@ -275,7 +275,7 @@ def answers(model, params, images, ids, beams: int, stops: list[int], banned: tu
     return np.asarray(search.answer(model, params, prompts, jax.random.key(0), Sampling(10, beams), marks))
 
 
-def pictures(b: int, n: int) -> np.ndarray:
+def random_images(b: int, n: int) -> np.ndarray:
     """Pixels of n random stills in each of b rows."""
     return np.random.default_rng(3).integers(0, 256, (b, n, 1, 42, 42, 3)).astype(np.uint8)
 

@@ -22,9 +22,9 @@ from flamingo_jax.evaluation.answered import Answered
 from flamingo_jax.few_shot.texts import Texts
 from flamingo_jax.inference import bundle
 from flamingo_jax.inference.run import newest_whole, read_latest, steps
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.training import tensorboard
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
@@ -230,14 +230,14 @@ def test_a_bundle_is_whole_or_none_after_a_kill_at_any_request(store, place, con
         bundle.save(place / 'model', config, params, tokenizer=None, image_tag='text', card='')
 
 
-def test_texts_about_pictures_may_lie_in_a_bucket(place):
-    pictures = PictureSet(SAMPLE, 'train', PictureFormat(8))
-    names = [found[0].names['en'] for found in pictures.by_concept.values()]
+def test_texts_about_images_may_lie_in_a_bucket(place):
+    images = ImageSet(SAMPLE, 'train', ImageFormat(8))
+    names = [found[0].names['en'] for found in images.by_concept.values()]
     lines = [json.dumps(dict(name=name, says=f'A {name}', text=f' is a {name}.')) for name in names[:2]]
     files.write_whole(place / 'texts.jsonl', '\n'.join(lines).encode())
     sequences = Texts.Sequences(path=f'{place}/texts.jsonl')
-    sequences.open(pictures, shots=2)
-    assert sorted(pictures.by_concept[concept][0].names['en'] for concept in sequences.concepts) == sorted(names[:2])
+    sequences.open(images, shots=2)
+    assert sorted(images.by_concept[concept][0].names['en'] for concept in sequences.concepts) == sorted(names[:2])
 
 
 def test_a_data_set_is_built_from_a_bucket_into_a_bucket(store, place, tmp_path, monkeypatch):

@@ -93,10 +93,10 @@ def test_evaluate_writes_every_report(parts, run, tmp_path):
     assert '5-way new words' in done.stdout
     said = [line for line in re.split('[\\r\\n]', done.stderr) if line.strip()]
     # Progress, and nothing else.
-    assert all(re.search('[0-9]%|[0-9] (settings|pictures)', line) for line in said), said
+    assert all(re.search('[0-9]%|[0-9] (settings|images)', line) for line in said), said
     assert re.search('Task names: . of 6 right answers have more than max_new_tokens=1 tokens, .* longest', done.stdout)
     report = json.loads((tmp_path / 'report.json').read_text())
-    names = {'model', 'shuffled pictures', 'text only', 'nearest centroid', 'nearest neighbour', 'chance'}
+    names = {'model', 'shuffled images', 'text only', 'nearest centroid', 'nearest neighbour', 'chance'}
     assert len(report['rows']) == 2
     for row in report['rows']:
         assert set(row['scores']) == names | ({'any candidate'} if row['answers'] == 'open-ended' else set())
@@ -236,13 +236,13 @@ def test_an_answer_is_written_token_by_token_only_where_nothing_is_replaced():
 @pytest.mark.parametrize(
     'prompt, says',
     [
-        (['--image=~/torn.png', '--text= Output:'], 'torn.png is not a picture that PIL can read'),
+        (['--image=~/torn.png', '--text= Output:'], 'torn.png is not an image that PIL can read'),
         (['--text= A <image>'], 'Item 0 of the prompt is text that contains the tag <image>'),
     ],
 )
 def test_generate_looks_at_the_prompt_before_it_reads_a_model(pretrained, tmp_path, monkeypatch, prompt, says):
     monkeypatch.setenv('HOME', str(tmp_path))
-    (tmp_path / 'torn.png').write_text('not a picture')
+    (tmp_path / 'torn.png').write_text('not an image')
     bundle.save(tmp_path / 'bundle', pretrained.config, pretrained.params, pretrained.tokenizer, 'text', card='')
     shutil.rmtree(tmp_path / 'bundle/params')
     done = command('flamingo_jax.generate', f'--checkpoint={tmp_path / "bundle"}', *prompt)

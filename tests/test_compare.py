@@ -54,18 +54,18 @@ def test_a_difference_that_the_scores_alone_would_not_show(tmp_path, marks):
     assert '+0.000 ±0.019\n' in compare.compare(a, a)  # 200 that are all alike do not tell that all others are.
 
 
-def test_questions_about_one_picture_count_as_one(tmp_path, marks):
+def test_questions_about_one_image_count_as_one(tmp_path, marks):
     better = np.where(np.arange(200) < 12, 1.0, marks)
-    pictures = ['one picture'] * 12 + [f'picture {i}' for i in range(188)]
+    images = ['one image'] * 12 + [f'image {i}' for i in range(188)]
     alone = compare.compare(folder(tmp_path / 'a', row(marks)), folder(tmp_path / 'b', row(better)))
-    of_one = [folder(tmp_path / name, row(scores, clusters=pictures)) for name, scores in (('c', marks), ('d', better))]
+    of_one = [folder(tmp_path / name, row(scores, clusters=images)) for name, scores in (('c', marks), ('d', better))]
     assert alone.count('*') == 2 and compare.compare(*of_one).count('*') == 1
 
 
-def test_the_pictures_may_lie_elsewhere_on_another_machine(tmp_path, marks):
+def test_the_images_may_lie_elsewhere_on_another_machine(tmp_path, marks):
     here, there = ([f'/{folder}/coco/{i // 2}.jpg' for i in range(200)] for folder in ('a', 'b'))
     folders = [folder(tmp_path / name, row(marks, clusters=of)) for name, of in (('a', here), ('b', there))]
-    assert '+0.000 ±0.038' in compare.compare(*folders)  # Of 100 pictures.
+    assert '+0.000 ±0.038' in compare.compare(*folders)  # Of 100 images.
     other = folder(tmp_path / 'c', row(marks, clusters=[f'/b/coco/{i // 4}.jpg' for i in range(200)]))
     with pytest.raises(ValueError, match='same queries'):
         compare.compare(folders[0], other)
@@ -77,10 +77,10 @@ def test_seeds_are_averaged_query_by_query(tmp_path, marks):
     assert '   0.500   0.500    +0.000 ±0.019' in text
 
 
-def test_a_game_at_several_seeds_has_more_queries_and_not_more_pictures(tmp_path):
+def test_a_game_at_several_seeds_has_more_queries_and_not_more_images(tmp_path):
     """At another seed, a game's id is another question."""
     rng = np.random.default_rng(0)
-    asked = [[f'picture {i}' for i in rng.integers(20, size=60)] for _ in range(5)]
+    asked = [[f'image {i}' for i in rng.integers(20, size=60)] for _ in range(5)]
     marks = (rng.random((2, 5, 60)) < 0.5).astype(float)
     several = [[row(some, seed=i, clusters=asked[i]) for i, some in enumerate(of_one)] for of_one in marks]
     at_once = [[row(of_one.reshape(-1), clusters=[one for some in asked for one in some])] for of_one in marks]

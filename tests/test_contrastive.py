@@ -17,7 +17,7 @@ from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.benchmarks.flickr30k import Flickr30k
 from flamingo_jax.evaluation.metrics import score
-from flamingo_jax.evaluation.retrieval import PicturesOfTexts, TextsOfPictures
+from flamingo_jax.evaluation.retrieval import ImagesOfTexts, TextsOfImages
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.inference import bundle
@@ -59,7 +59,7 @@ def test_a_run_trains_a_trunk_for_a_flamingo(parts, tmp_path):
     c.model.lm = ConfigDict(vars(TINY['lm']) | SMALL)
     c.model.contrastive = ConfigDict(vars(ContrastiveConfig(width=16)))
     c.trained = ('vision', 'lm', 'contrastive')
-    c.datasets.pictures = training.dataset(
+    c.datasets.images = training.dataset(
         FewShot,
         row=Paired,
         path=SAMPLE,
@@ -77,7 +77,7 @@ def test_a_run_trains_a_trunk_for_a_flamingo(parts, tmp_path):
     train(c, tmp_path / 'run')
     recorded = [loss for _, loss in losses(tmp_path / 'run')]
     assert len(recorded) == 12 and np.mean(recorded[-3:]) < np.mean(recorded[:3])
-    assert len(losses(tmp_path / 'run', 'validation/pictures/loss')) == 1
+    assert len(losses(tmp_path / 'run', 'validation/images/loss')) == 1
 
     convert.run(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
     found = bundle.read(tmp_path / 'bundle')
@@ -111,7 +111,7 @@ def test_a_resampler_is_trained_for_a_flamingo(loss, parts, tmp_path):
         c.tokenizer, c.model.lm = str(TOKENIZER), ConfigDict(vars(TINY['lm']) | SMALL)  # As wide as the Flamingo's.
         c.trained = ('resampler', 'lm', 'contrastive')
     pairs = dict(row=Paired, shots=1, games=dict(name=game(Names)), length=12, images=1, batch_size=64)
-    c.datasets.pictures = training.dataset(FewShot, path=SAMPLE, features=str(parts / 'features'), **pairs)
+    c.datasets.images = training.dataset(FewShot, path=SAMPLE, features=str(parts / 'features'), **pairs)
     c.optimizer.update(learning_rate=1e-2, warmup_steps=1)
     train(c, tmp_path / 'contrast')
     recorded = [loss for _, loss in losses(tmp_path / 'contrast')]
@@ -145,19 +145,19 @@ def test_a_resampler_is_trained_for_a_flamingo(loss, parts, tmp_path):
         assemble(flamingo)
 
 
-def test_it_names_pictures_without_examples(towers, tmp_path):
+def test_it_names_images_without_examples(towers, tmp_path):
     c = evaluation.base()
     c.data, c.episodes = SAMPLE, 20
     c.tasks.names = evaluation.task(Names, shots=(0,), answers=('compared',))
     (row,) = evaluate(c, towers, tmp_path / 'names')
-    assert set(row.scores) >= {'model', 'shuffled pictures', 'chance'} and 'text only' not in row.scores
+    assert set(row.scores) >= {'model', 'shuffled images', 'chance'} and 'text only' not in row.scores
     c.tasks.names.shots = (1,)
-    with pytest.raises(ValueError, match='two towers compare a picture with texts, and see no examples'):
+    with pytest.raises(ValueError, match='two towers compare an image with texts, and see no examples'):
         evaluate(c, towers, tmp_path / 'more')
 
 
 def test_it_writes_nothing(towers):
-    with pytest.raises(ValueError, match='two towers, which compare pictures with texts and write nothing'):
+    with pytest.raises(ValueError, match='two towers, which compare images with texts and write nothing'):
         flamingo_jax.load(towers).generate([' a cat'])
 
 
@@ -167,21 +167,21 @@ def test_a_class_is_the_mean_of_its_spellings(towers):
 
     model = flamingo_jax.load(towers)
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(3)]
+    images = [rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(3)]
     names = ('cat', 'hammer', 'tree')
-    spellings = {name: (f'a {name}', f'a picture of a {name}') for name in names}
+    spellings = {name: (f'a {name}', f'an image of a {name}') for name in names}
     episode = Episode((), (), 'cat', candidates=names, written=spellings)
-    found = Compared(likelihoods=True)(model, [[picture] for picture in pictures], [episode] * 3)
+    found = Compared(likelihoods=True)(model, [[image] for image in images], [episode] * 3)
     classes = np.stack([model.text_vectors([f' {text}' for text in spellings[name]]).mean(axis=0) for name in names])
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
-    logits = model.inverse_temperature * model.picture_vectors(pictures) @ classes.T
-    assert model.picture_vectors([]).shape == model.text_vectors([]).shape == (0, 16)
+    logits = model.inverse_temperature * model.image_vectors(images) @ classes.T
+    assert model.image_vectors([]).shape == model.text_vectors([]).shape == (0, 16)
     expected = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     np.testing.assert_allclose([[one[name] for name in names] for one in found], expected, atol=1e-5)
 
 
 def test_retrieval_both_ways(towers, tmp_path):
-    """In Flickr30k's own format: four pictures of two captions, one of which two pictures share."""
+    """In Flickr30k's own format: four images of two captions, one of which two images share."""
     rng = np.random.default_rng(0)
     (tmp_path / 'flickr30k-images').mkdir()
     captions = [('a cat', 'an animal'), ('a dog', 'an animal'), ('a tree', 'green'), ('a hammer', 'a tool')]
@@ -194,12 +194,12 @@ def test_retrieval_both_ways(towers, tmp_path):
     (tmp_path / 'dataset_flickr30k.json').write_text(json.dumps(dict(images=images)))
     c = evaluation.base()
     c.data = str(tmp_path)
-    c.tasks.texts = evaluation.task(TextsOfPictures, captions=Flickr30k)
-    c.tasks.pictures = evaluation.task(PicturesOfTexts, captions=Flickr30k)
+    c.tasks.texts = evaluation.task(TextsOfImages, captions=Flickr30k)
+    c.tasks.images = evaluation.task(ImagesOfTexts, captions=Flickr30k)
     rows = evaluate(c, towers, tmp_path / 'out')
     model = flamingo_jax.load(towers)
     texts = list(dict.fromkeys(text for two in captions for text in two))
-    cosines = model.picture_vectors([tmp_path / f'flickr30k-images/{i}.png' for i in range(4)])
+    cosines = model.image_vectors([tmp_path / f'flickr30k-images/{i}.png' for i in range(4)])
     cosines = cosines @ model.text_vectors([f' {text}' for text in texts]).T
     right = np.array([[text in two for text in texts] for two in captions])
     for row in rows:

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers.folder import Pictures, make_index
+from flamingo_jax.building.readers.folder import ImageFolder, make_index
 from flamingo_jax.evaluation import metrics
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
@@ -75,10 +75,10 @@ def test_a_published_data_set(added, tmp_path):
     (tmp_path / 'x.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     make_index(str(tmp_path), str(tmp_path / 'index'))
     ((_, read),) = added['data.captioned.build'].Captioned.READERS.items()
-    read = list(read(str(tmp_path / 'x.jsonl'), 'x.jsonl', Pictures(str(tmp_path), str(tmp_path / 'index'))))
+    read = list(read(str(tmp_path / 'x.jsonl'), 'x.jsonl', ImageFolder(str(tmp_path), str(tmp_path / 'index'))))
     whole = [one for one in read if isinstance(one, Document)]
     assert [document.texts[-1] for document in whole] == ['This is a.', 'This is b.']
-    assert 'picture_missing' in {one.rule for one in read if one not in whole}
+    assert 'image_missing' in {one.rule for one in read if one not in whole}
 
 
 def test_a_trunk_a_connector_and_a_bridge(added, config, tokens):

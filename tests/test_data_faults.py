@@ -73,7 +73,7 @@ def after_step(monkeypatch, step, fault):
 
 
 def first_damaged(seen):
-    """The first step with a damaged picture."""
+    """The first step with a damaged image."""
     return min(step for step, metrics in seen.items() if metrics['own/unreadable'])
 
 
@@ -90,11 +90,11 @@ def test_a_folder_that_goes_away_ends_the_run(parts, own, tmp_path, undisturbed,
     """As when a disk is unmounted."""
     flags.FLAGS.mark_as_parsed()  # Grain's workers read flags of its own.
     config = config_of(parts, own, workers)
-    after_step(monkeypatch, FAULT, lambda: (own / 'pictures').rename(own / 'unmounted'))
-    with pytest.raises(FileNotFoundError, match=r'Errno 2.*own/pictures/\d+.png'):
+    after_step(monkeypatch, FAULT, lambda: (own / 'images').rename(own / 'unmounted'))
+    with pytest.raises(FileNotFoundError, match=r'Errno 2.*own/images/\d+.png'):
         train(config, tmp_path / 'run')
-    assert not any(number for _, number in losses(tmp_path / 'run', 'unreadable_pictures'))
-    (own / 'unmounted').rename(own / 'pictures')
+    assert not any(number for _, number in losses(tmp_path / 'run', 'unreadable_images'))
+    (own / 'unmounted').rename(own / 'images')
     assert_goes_on(config, tmp_path / 'run', undisturbed, monkeypatch)
 
 
@@ -105,7 +105,7 @@ def test_a_disk_that_fails_ends_the_run(parts, own, tmp_path, undisturbed, monke
     monkeypatch.setattr(files, 'WAITS', ())  # A worker has the usual ones.
     config = config_of(parts, own, workers)
     after_step(monkeypatch, FAULT, lambda: break_disk(own))
-    with pytest.raises(OSError, match=r'Errno 5.*own/pictures/\d+.png'):
+    with pytest.raises(OSError, match=r'Errno 5.*own/images/\d+.png'):
         train(config, tmp_path / 'run')
     repair_disk(own)
     assert_goes_on(config, tmp_path / 'run', undisturbed, monkeypatch)
@@ -148,12 +148,12 @@ def test_an_error_loses_no_step_and_no_checkpoint_that_is_being_written(parts, o
 
 
 def damage(own):
-    """From now on no picture is one."""
-    for picture in (own / 'pictures').iterdir():
-        picture.write_bytes(b'no picture')
+    """From now on no image is one."""
+    for image in (own / 'images').iterdir():
+        image.write_bytes(b'no image')
 
 
-def test_too_many_damaged_pictures_end_the_run(parts, own, tmp_path, monkeypatch):
+def test_too_many_damaged_images_end_the_run(parts, own, tmp_path, monkeypatch):
     """There are texts to learn, so that the loss is finite: nothing else would tell."""
     monkeypatch.setattr(progress, 'WINDOW', 8)
     config = config_of(parts, own)
@@ -166,7 +166,7 @@ def test_too_many_damaged_pictures_end_the_run(parts, own, tmp_path, monkeypatch
     assert (
         max(steps(tmp_path / 'run/checkpoints')) <= first + 4
     )  # Threads may read some good batches after a damaged one.
-    config.max_unreadable, config.resume_changed = 1.0, True  # The pictures are others now.
+    config.max_unreadable, config.resume_changed = 1.0, True  # The images are others now.
     monkeypatch.setattr('flamingo_jax.train.Progress', Progress)
     assert np.isfinite(train(config, tmp_path / 'run')['loss'])
 
@@ -182,7 +182,7 @@ def test_while_it_is_not_clear_whether_too_many_are_damaged_no_checkpoint_is_los
 
 
 @pytest.mark.long
-def test_pictures_that_are_all_damaged_leave_nothing_to_learn(parts, tmp_path, monkeypatch):
+def test_images_that_are_all_damaged_leave_nothing_to_learn(parts, tmp_path, monkeypatch):
     own = documents(tmp_path / 'own')
     config = config_of(parts, own)
     config.steps, config.max_skipped_steps = 40, 4
@@ -229,22 +229,22 @@ def test_a_worker_that_is_stopped_ends_the_run(parts, own, tmp_path, undisturbed
 
 @pytest.mark.long
 def test_a_worker_without_memory_ends_the_run(parts, own, tmp_path, undisturbed, monkeypatch):
-    """It may take no more than it has, and pictures become large."""
+    """It may take no more than it has, and images become large."""
     flags.FLAGS.mark_as_parsed()
     config = config_of(parts, own, workers=1)
-    small = shutil.copytree(own / 'pictures', own / 'small')
+    small = shutil.copytree(own / 'images', own / 'small')
     PIL.Image.new('RGB', (9000, 9000)).save(own / 'large.png')
 
     def limit():
         used = int(pathlib.Path(f'/proc/{worker().pid}/statm').read_text().split()[0]) * resource.getpagesize()
         resource.prlimit(worker().pid, resource.RLIMIT_AS, (used + 2**26, used + 2**26))
-        for picture in (own / 'pictures').iterdir():
-            os.replace(shutil.copy(own / 'large.png', own / 'next'), picture)
+        for image in (own / 'images').iterdir():
+            os.replace(shutil.copy(own / 'large.png', own / 'next'), image)
 
     after_step(monkeypatch, FAULT, limit)
-    with pytest.raises(MemoryError, match=r'not enough memory to decode .*own/pictures/\d+.png'):
+    with pytest.raises(MemoryError, match=r'not enough memory to decode .*own/images/\d+.png'):
         train(config, tmp_path / 'run')
-    shutil.copytree(small, own / 'pictures', dirs_exist_ok=True)
+    shutil.copytree(small, own / 'images', dirs_exist_ok=True)
     assert_goes_on(config, tmp_path / 'run', undisturbed, monkeypatch)
 
 

@@ -30,11 +30,11 @@ import uvicorn
 from flamingo_jax.demo import cards, server, uploads
 from flamingo_jax.demo.ready import ready_sets
 from flamingo_jax.inference import serving
-from flamingo_jax.inputs.images import PictureError, PictureFormat
+from flamingo_jax.inputs.images import ImageError, ImageFormat
 from flamingo_jax.inputs.prompts import chat
 
 ROOT = pathlib.Path(__file__).parents[1]
-FORMAT = PictureFormat(16)
+FORMAT = ImageFormat(16)
 
 
 def encoded(image, kind='PNG', **options) -> bytes:
@@ -59,13 +59,13 @@ def shown(data: bytes) -> dict:
 # ---- Uploads
 
 
-def test_a_small_picture_is_kept_as_it_is():
+def test_a_small_image_is_kept_as_it_is():
     for kind in ('PNG', 'JPEG', 'WEBP', 'GIF'):
         data = encoded(noise(), kind)
         assert uploads.prepare(data, FORMAT, 4) == [data]
 
 
-def test_a_picture_of_50_megapixels_becomes_small():
+def test_an_image_of_50_megapixels_becomes_small():
     data = encoded(PIL.Image.new('L', (10_000, 5_000), 99))
     (small,) = uploads.prepare(data, FORMAT, 4)
     assert PIL.Image.open(io.BytesIO(small)).size == (512, 256)
@@ -73,15 +73,15 @@ def test_a_picture_of_50_megapixels_becomes_small():
     assert PIL.Image.open(io.BytesIO(uploads.prepare(clear, FORMAT, 4)[0])).getpixel((0, 0)) == (0, 0, 0, 0)
 
 
-def test_an_animated_picture_becomes_a_film():
+def test_an_animated_image_becomes_a_video():
     frames = uploads.prepare(animated(), FORMAT, 4)
     assert [PIL.Image.open(io.BytesIO(frame)).size for frame in frames] == [(16, 16)] * 4
-    assert len(uploads.prepare(animated(), FORMAT, 1)) == 1  # A model without films sees the first frame.
+    assert len(uploads.prepare(animated(), FORMAT, 1)) == 1  # A model without videos sees the first frame.
 
 
 @pytest.mark.parametrize('kind', ['MPO', 'TIFF'])
-def test_several_pictures_in_one_file_of_stills_are_the_first(kind):
-    """Such as a phone's JPEG, which has a second picture for bright screens."""
+def test_several_images_in_one_file_of_stills_are_the_first(kind):
+    """Such as a phone's JPEG, which has a second image for bright screens."""
     data = encoded(noise(40, 30), kind, save_all=True, append_images=[noise(40, 30, seed=1)])
     (kept,) = uploads.prepare(data, FORMAT, 4)
     first = np.asarray(PIL.Image.open(io.BytesIO(data)).convert('RGB'), int)
@@ -89,13 +89,13 @@ def test_several_pictures_in_one_file_of_stills_are_the_first(kind):
 
 
 BAD = {
-    'EPS, which another program would draw': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not a picture'),
-    'text': (b'This is not a picture.', 'not a picture that can be read'),
-    'nothing': (b'', 'not a picture that can be read'),
-    'cut short': (encoded(noise(200, 200))[:5000], 'cannot be decoded|not a picture|truncated'),
+    'EPS, which another program would draw': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not an image'),
+    'text': (b'This is not an image.', 'not an image that can be read'),
+    'nothing': (b'', 'not an image that can be read'),
+    'cut short': (encoded(noise(200, 200))[:5000], 'cannot be decoded|not an image|truncated'),
     'too large': (encoded(PIL.Image.new('1', (10_000, 9_000))), 'more than 80 megapixels'),
     'a bomb': (encoded(PIL.Image.new('1', (20_000, 20_000))), 'more than 80 megapixels'),
-    'SVG': (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'not a picture that can be read'),
+    'SVG': (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'not an image that can be read'),
     'HEIC': (b'\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\1\x2cmeta', 'HEIC .* Save it as JPEG: .*heif-convert'),
     'HEIC of another brand': (b'\0\0\0\x18ftypmif1\0\0\0\0mif1heic', 'HEIC .* Save it as JPEG'),
 }
@@ -104,30 +104,30 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_a_bad_file_is_refused_with_a_reason(name):
     data, message = BAD[name]
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         uploads.prepare(data, FORMAT, 4)
 
 
 @pytest.mark.parametrize('name', BAD)
-def test_a_picture_is_none_the_less_one_for_the_name_of_a_video(name, monkeypatch):
+def test_an_image_is_none_the_less_one_for_the_name_of_a_video(name, monkeypatch):
     """Its limits hold, and no program is run on it."""
     monkeypatch.setattr(subprocess, 'Popen', None)
     data, _ = BAD[name]
-    with pytest.raises(PictureError, match='more than 80 megapixels' if name in ('too large', 'a bomb') else None):
-        uploads.prepare(data, FORMAT, 4, film=True)
-    assert uploads.prepare(encoded(noise()), FORMAT, 4, film=True) == [encoded(noise())]
+    with pytest.raises(ImageError, match='more than 80 megapixels' if name in ('too large', 'a bomb') else None):
+        uploads.prepare(data, FORMAT, 4, video=True)
+    assert uploads.prepare(encoded(noise()), FORMAT, 4, video=True) == [encoded(noise())]
 
 
-def test_a_film_of_too_many_pixels_is_refused(monkeypatch):
-    monkeypatch.setattr(uploads, 'FILM_PIXELS', 900)
-    with pytest.raises(PictureError, match='3 frames have more than'):
+def test_a_video_of_too_many_pixels_is_refused(monkeypatch):
+    monkeypatch.setattr(uploads, 'VIDEO_PIXELS', 900)
+    with pytest.raises(ImageError, match='3 frames have more than'):
         uploads.prepare(animated(), FORMAT, 4)
 
 
-def test_ready_sets_hold_pictures_and_end_open():
+def test_ready_sets_hold_images_and_end_open():
     sets = ready_sets()
     assert [one.title for one in sets] == [
-        'New words', 'Kinds', 'Yes or no', 'Another language', 'Two pictures', 'A film'
+        'New words', 'Kinds', 'Yes or no', 'Another language', 'Two images', 'A video'
     ]  # fmt: skip
     for one in sets:
         for card in one.cards:
@@ -221,7 +221,7 @@ def test_nothing_but_the_page_is_served(port):
         assert "default-src 'none'; script-src 'self'; style-src 'self';" in headers['Content-Security-Policy']
         assert 'unsafe' not in headers['Content-Security-Policy']
         assert 'Access-Control-Allow-Origin' not in headers
-    for path in ('/page', '/page/index.html', '/../setup.py', '/%2e%2e/setup.py', '/server.py', '/docs', '/picture'):
+    for path in ('/page', '/page/index.html', '/../setup.py', '/%2e%2e/setup.py', '/server.py', '/docs', '/image'):
         assert send(port, 'GET', path)[0] in (404, 405)
 
 
@@ -303,14 +303,14 @@ def test_other_origins_and_other_names_of_this_machine_are_refused(port):
 
 def test_what_is_uploaded_is_limited_in_type_and_bytes(port):
     data = encoded(noise())
-    status, _, found = send(port, 'POST', '/picture', data)
+    status, _, found = send(port, 'POST', '/image', data)
     assert status == 200 and json.loads(found) == shown(data)
-    assert len(json.loads(send(port, 'POST', '/picture', animated())[2])['frames']) == 4
-    assert error_of(port, '/picture', b'text') == (
+    assert len(json.loads(send(port, 'POST', '/image', animated())[2])['frames']) == 4
+    assert error_of(port, '/image', b'text') == (
         400,
-        'This is not a picture that can be read: PNG, JPEG, WebP, GIF, BMP or TIFF.',
+        'This is not an image that can be read: PNG, JPEG, WebP, GIF, BMP or TIFF.',
     )
-    assert error_of(port, '/picture', b'0' * (uploads.BYTES + 1)) == (413, 'This is larger than 32 MiB. Send less.')
+    assert error_of(port, '/image', b'0' * (uploads.BYTES + 1)) == (413, 'This is larger than 32 MiB. Send less.')
 
 
 WRONG = {
@@ -319,14 +319,14 @@ WRONG = {
     'a list': (b'[]', 'not a JSON object'),
     'no prompt': ({}, 'A prompt is a list'),
     'empty': (dict(prompt=[]), 'The prompt is empty'),
-    'a number': (dict(prompt=[3]), 'A picture is'),
+    'a number': (dict(prompt=[3]), 'An image is'),
     'an address': (dict(prompt=[dict(frames=['http://example.org/a.png'])]), 'not a data URL'),
     'a path': (dict(prompt=[dict(frames=['file:///etc/passwd'])]), 'not a data URL'),
     'bad base64': (dict(prompt=[dict(frames=['data:image/png;base64,A'])]), 'not a data URL'),
-    'no picture': (dict(prompt=[shown(b'text')]), 'not a picture that can be read'),
+    'no image': (dict(prompt=[shown(b'text')]), 'not an image that can be read'),
     'a bomb': (dict(prompt=[shown(BAD['a bomb'][0])]), 'more than 80 megapixels'),
     'many frames': (dict(prompt=[dict(frames=['x'] * 300)]), '300 frames'),
-    'frames of a number': (dict(prompt=[dict(frames=7)]), 'A picture is'),
+    'frames of a number': (dict(prompt=[dict(frames=7)]), 'An image is'),
     'a tag': (dict(prompt=['a <image> b']), 'contains the tag'),
     'too long': (dict(prompt=['lo ' * 300]), 'exceeds the context of 128 tokens'),
     'a setting': (dict(prompt=['a'], settings=dict(max_new_tokens=0)), 'max_new_tokens must be a whole number from 1'),
@@ -347,10 +347,10 @@ def test_a_wrong_question_is_refused_with_a_reason(port, name, capfd):
 
 
 def prompt_of(seed):
-    pictures = [encoded(noise(seed=seed + i)) for i in range(2)]
-    frames = [np.asarray(PIL.Image.open(io.BytesIO(data))) for data in pictures]
+    images = [encoded(noise(seed=seed + i)) for i in range(2)]
+    frames = [np.asarray(PIL.Image.open(io.BytesIO(data))) for data in images]
     text = ' lo lo mi' if seed else ' Output:'
-    sent = [shown(pictures[0]), ' dax<EOC>', shown(pictures[1]), text]
+    sent = [shown(images[0]), ' dax<EOC>', shown(images[1]), text]
     return sent, [frames[0], ' dax<EOC>', frames[1], text]
 
 
@@ -375,10 +375,10 @@ def test_candidates_and_the_nearest_neighbour(port, pretrained):
     found = json.loads(send(port, 'POST', '/rank', body)[2])['log_likelihoods']
     np.testing.assert_allclose(found, pretrained.score(prompt, body['candidates']), rtol=1e-3)
     assert error_of(port, '/rank', dict(prompt=sent, candidates=[]))[0] == 400
-    pictures = [sent[0], sent[2], sent[2]]
-    found = json.loads(send(port, 'POST', '/nearest', dict(pictures=pictures, labels=['a', 'b']))[2])
+    images = [sent[0], sent[2], sent[2]]
+    found = json.loads(send(port, 'POST', '/nearest', dict(images=images, labels=['a', 'b']))[2])
     assert found['label'] == 'b' and found['cosines'][1] == pytest.approx(1)
-    assert error_of(port, '/nearest', dict(pictures=pictures, labels=['a']))[0] == 400
+    assert error_of(port, '/nearest', dict(images=images, labels=['a']))[0] == 400
 
 
 @pytest.mark.usefixtures('quick_compilation')
@@ -428,7 +428,7 @@ def address():
 
 @pytest.fixture(scope='module')
 def chromium():
-    """An installed Chromium with a camera that shows a test picture."""
+    """An installed Chromium with a camera that shows a test image."""
     playwright = pytest.importorskip('playwright.sync_api', reason="no Playwright: pip install -e '.[browser]'")
     found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if found is None:
@@ -475,8 +475,8 @@ SETS = {
     'Kinds': 'animal',
     'Yes or no': 'yes',
     'Another language': 'Gorilla',
-    'Two pictures': 'second',
-    'A film': 'zev gof',
+    'Two images': 'second',
+    'A video': 'zev gof',
 }
 
 
@@ -539,9 +539,9 @@ def test_cards_are_dragged_dropped_pasted_and_taken(page, tmp_path):
 
 
 @pytest.mark.long
-def test_bad_files_large_ones_and_films_do_what_one_expects(page, tmp_path):
+def test_bad_files_large_ones_and_videos_do_what_one_expects(page, tmp_path):
     PIL.Image.new('RGB', (10_000, 5_000), 'teal').save(tmp_path / 'large.png')
-    (tmp_path / 'notes.png').write_text('Not a picture.')
+    (tmp_path / 'notes.png').write_text('Not an image.')
     (tmp_path / 'moving.gif').write_bytes(animated())
     # A file over the limit of bytes is made smaller by the browser.
     rows = np.random.default_rng(0).integers(0, 256, (3500, 3500, 3), np.uint8)
@@ -551,7 +551,7 @@ def test_bad_files_large_ones_and_films_do_what_one_expects(page, tmp_path):
     page.wait_for_selector('#strip li:not(.reading) img[alt="heavy.png"]')
     captions = page.locator('#strip figcaption').all_inner_texts()
     assert captions == ['large.png', 'moving.gif, 8 frames', 'heavy.png']
-    assert 'notes.png: This is not a picture' in page.inner_text('#notices')
+    assert 'notes.png: This is not an image' in page.inner_text('#notices')
     page.locator('#strip textarea').last.fill('word ' * 300)
     page.click('#answer')
     page.wait_for_selector('#answer-model output.wrong')
@@ -587,10 +587,10 @@ def test_everything_by_the_keyboard_alone(page):
 
 
 @pytest.mark.long
-def test_a_dialogue_over_a_picture(page, chromium, chatting, tmp_path):
+def test_a_dialogue_over_an_image(page, chromium, chatting, tmp_path):
     assert page.locator('#chat').is_hidden()  # The model in the repository does not chat.
     noise(16, 16).save(tmp_path / 'a.png')
-    picture = tmp_path / 'a.png'
+    image = tmp_path / 'a.png'
     with serving_of(chatting) as port:
         page, _ = opened(chromium)
         page.goto(f'http://127.0.0.1:{port}')
@@ -599,15 +599,15 @@ def test_a_dialogue_over_a_picture(page, chromium, chatting, tmp_path):
         page.select_option('#method', 'sampling')  # The likeliest token of a random model is the last one again.
         page.fill('#temperature', '2')
         how = dict(max_new_tokens=8, temperature=2.0)
-        page.set_input_files('#files', picture)
+        page.set_input_files('#files', image)
         page.wait_for_selector('#strip li:not(.reading) img')
         page.locator('#strip textarea').last.fill('What is it?')
         first = answer(page)
-        assert first == chatting.generate(chat([picture, ' What is it?']), **how).strip()
+        assert first == chatting.generate(chat([image, ' What is it?']), **how).strip()
         page.click('#reply')
         page.locator('#strip textarea').last.fill('Whose?')
         assert texts(page) == ['What is it?', first, 'Whose?']
-        assert answer(page) == chatting.generate(chat([picture, ' What is it?'], first, 'Whose?'), **how).strip()
+        assert answer(page) == chatting.generate(chat([image, ' What is it?'], first, 'Whose?'), **how).strip()
         assert "lm='its_lm'" in page.text_content('#python') and '--lm=its_lm' in page.text_content('#command')
         page.reload()
         page.wait_for_selector('#strip li.said')
@@ -628,7 +628,7 @@ def test_what_is_typed_is_mere_text_and_cards_of_one_turn_are_apart(chromium, ch
         page.set_input_files('#files', tmp_path / 'a.png')
         page.wait_for_selector('#strip li:not(.reading) img')
 
-        def asked() -> list:  # The prompt that was sent, with None for the picture.
+        def asked() -> list:  # The prompt that was sent, with None for the image.
             answer(page)
             body = next(request for request in reversed(sent) if request.url.endswith('/answer')).post_data_json
             return [item if isinstance(item, str) else None for item in body['prompt']]
@@ -699,7 +699,7 @@ def with_frame(url: str) -> str:
 
 @pytest.mark.long
 def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
-    page.get_by_role('button', name='A film', exact=True).click()
+    page.get_by_role('button', name='A video', exact=True).click()
     page.locator('#strip textarea').first.fill('pim pam')
     page.select_option('#method', 'beams')
     page.reload()
@@ -721,12 +721,12 @@ def test_a_reload_keeps_the_strip_and_a_file_holds_it(page, tmp_path):
 
 
 @pytest.mark.long
-def test_every_frame_of_a_film_is_saved_under_the_name_that_the_code_reads(page):
-    page.get_by_role('button', name='A film', exact=True).click()
+def test_every_frame_of_a_video_is_saved_under_the_name_that_the_code_reads(page):
+    page.get_by_role('button', name='A video', exact=True).click()
     saved = []
     page.on('download', lambda one: saved.append(one.suggested_filename))
     page.click('#code summary')
-    page.click('#save-pictures')
+    page.click('#save-images')
     names = re.findall(r'[\w-]+\.png', page.inner_text('#command'))
     assert len(set(names)) == 3 * 8
     while len(saved) < len(names):
@@ -739,7 +739,7 @@ def test_a_link_holds_the_strip_and_sends_nothing(page, address):
     page.context.grant_permissions(['clipboard-read', 'clipboard-write'])
     page.get_by_role('button', name='New words', exact=True).click()
     page.locator('#strip textarea').first.fill('pim päm')
-    pictures = page.eval_on_selector_all('#strip img', 'all => all.map(x => x.src)')
+    images = page.eval_on_selector_all('#strip img', 'all => all.map(x => x.src)')
     page.click('#link')
     page.wait_for_function("() => document.querySelector('#status').textContent.startsWith('The link')")
     link = page.evaluate('navigator.clipboard.readText()')
@@ -750,7 +750,7 @@ def test_a_link_holds_the_strip_and_sends_nothing(page, address):
     other.goto(link)
     other.wait_for_selector('#strip li')
     assert texts(other) == ['pim päm', 'zev gof', 'mip lon', '']
-    assert other.eval_on_selector_all('#strip img', 'all => all.map(x => x.src)') == pictures
+    assert other.eval_on_selector_all('#strip img', 'all => all.map(x => x.src)') == images
     assert other.input_value('#candidates') == 'dax kuv\nzev gof\nmip lon'
     assert other.url == f'{address}/'  # The link is read once: a reload keeps what is changed after it.
     assert not any(sent or 'strip' in url for url, sent in asked if not url.startswith('data:'))
@@ -771,7 +771,7 @@ def test_a_link_holds_the_strip_and_sends_nothing(page, address):
 
 @pytest.mark.long
 def test_a_strip_too_large_for_a_link_says_so(page, tmp_path):
-    for i in range(4):  # Noise is not compressed: each is kept as a picture of 512 x 512.
+    for i in range(4):  # Noise is not compressed: each is kept as an image of 512 x 512.
         noise(900, 900, seed=i).save(tmp_path / f'{i}.png')
     page.set_input_files('#files', [tmp_path / f'{i}.png' for i in range(4)])
     page.wait_for_selector('#strip li:nth-child(4):not(.reading)')
@@ -804,7 +804,7 @@ def test_a_stop_ends_an_answer_and_the_copied_code_gives_the_same(page, tmp_path
     assert page.inner_text('#answer-model output') == stopped != ''
     said = answer(page)
     page.click('#code summary')
-    # In the folder of the pictures, so that the model is elsewhere.
+    # In the folder of the images, so that the model is elsewhere.
     code = page.inner_text('#python').replace("load('", f"load('{ROOT}/")
     command = page.inner_text('#command').replace('--checkpoint=', f'--checkpoint={ROOT}/')
     command = command.replace('python -m', f'{sys.executable} -m')
@@ -946,7 +946,7 @@ def test_phones_formats_are_made_png_by_a_browser_that_reads_them_or_refused_wit
     (tmp_path / 'b.heic').write_bytes(BAD['HEIC'][0])  # Chromium does not read it. Safari does.
     page.set_input_files('#files', [tmp_path / 'a.avif', tmp_path / 'b.heic'])
     page.wait_for_selector('#notices p')
-    assert 'b.heic: This is a HEIC picture' in page.inner_text('#notices')
+    assert 'b.heic: This is a HEIC image' in page.inner_text('#notices')
     assert 'Save it as JPEG' in page.inner_text('#notices')
     assert page.locator('#strip figcaption').all_inner_texts() == ['a.avif']
     assert page.locator('#strip img').get_attribute('src').startswith('data:image/png')
@@ -991,7 +991,7 @@ CONTRASTS = """() => {
         for (let x = element; x; x = x.parentElement) above.unshift(x)
         const opacity = above.reduce((all, x) => all * getComputedStyle(x).opacity, 1)
         const behind = above.map(x => [getComputedStyle(x).backgroundColor, 1])
-        // A picture may be white all over. Its name lies on it.
+        // An image may be white all over. Its name lies on it.
         if (element.matches('figcaption')) behind.splice(-1, 0, ['#fff', 1])
         const [back, front] = [lay(behind), lay([...behind, [colour, opacity]])]
         return (Math.max(back, front) + .05) / (Math.min(back, front) + .05)

@@ -94,13 +94,13 @@ def test_nor_do_they_with_beams_from_pixels(parts, run, tmp_path):
 
 
 def test_two_processes_write_the_report_of_one(parts, run, whole, tmp_path):
-    """Each host has its own copy of the pictures, whose files may have other times."""
+    """Each host has its own copy of the images, whose files may have other times."""
     (tmp_path / 'config.py').write_text(
         'import os, pathlib\n'
-        'from flamingo_jax.inputs.sources.picture_set import PictureSet\n'
+        'from flamingo_jax.inputs.sources.image_set import ImageSet\n'
         'from tests.test_evaluate import small\n'
-        'identity = PictureSet.identity\n'
-        'PictureSet.identity = lambda self, picture: [os.environ["COPY"], identity(self, picture)]\n'
+        'identity = ImageSet.identity\n'
+        'ImageSet.identity = lambda self, image: [os.environ["COPY"], identity(self, image)]\n'
         f'def get_config():\n    return small(pathlib.Path({str(parts)!r}))\n'
     )
     line = [sys.executable, '-m', 'flamingo_jax.evaluate', f'--config={tmp_path / "config.py"}']

@@ -31,7 +31,7 @@ TOLERANCE = 1e-4  # Relative to the largest logit.
 
 @pytest.fixture(scope='module')
 def own(tmp_path_factory):
-    """A file of eight documents of the tiny tokenizer's words, two pictures each; one picture is damaged."""
+    """A file of eight documents of the tiny tokenizer's words, two images each; one image is damaged."""
     folder, rng = tmp_path_factory.mktemp('own'), np.random.default_rng(0)
     for i in range(8):
         PIL.Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(folder / f'{i}.png')
@@ -62,7 +62,7 @@ def tiny_config(start, own, **lora):
     c.datasets.own.update(length=20, images=2, batch_size=8)
     c.optimizer.update(learning_rate=1e-2, warmup_steps=1, final_fraction=1.0)
     c.remat = ''  # Compiles sooner.
-    c.max_unreadable = 1.0  # One of the few pictures is damaged. A tenth would leave the checkpoint in doubt.
+    c.max_unreadable = 1.0  # One of the few images is damaged. A tenth would leave the checkpoint in doubt.
     c.lora.update(lora)
     return c
 
@@ -78,14 +78,14 @@ def run(start, own, tmp_path_factory):
 def test_the_first_loss_is_that_of_the_model_itself(start, own, run):
     """Of the model as users load it, which knows neither the run's config nor LoRA."""
     config, model = tiny_config(start, own), flamingo_jax.load(start)
-    data = pipeline.batches({'own': source_of(config.datasets.own)}, model.tokenizer, model.pictures, 0)['own']
+    data = pipeline.batches({'own': source_of(config.datasets.own)}, model.tokenizer, model.image_format, 0)['own']
     batch = data[0]
     logits = np.asarray(model.logits(batch.images, batch.tokens))[:, :-1]
     nll = jax.nn.logsumexp(logits, axis=-1) - np.take_along_axis(logits, batch.tokens[:, 1:, None], 2)[..., 0]
     weights = batch.weights[:, 1:]
     assert losses(run[0])[0] == (1, pytest.approx(float((nll * weights).sum() / weights.sum()), rel=1e-5))
     assert losses(run[0])[-1][1] < losses(run[0])[0][1]
-    assert run[1]['unreadable_pictures'] > 0
+    assert run[1]['unreadable_images'] > 0
 
 
 def test_the_trained_trees_alone_are_changed_and_kept(start, run):
@@ -161,7 +161,7 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
 @pytest.mark.parametrize(
     'key, value, says',
     [
-        ('vision', 'experiments/picture_dictionary', 'picture_dictionary has another trunk or picture size'),
+        ('vision', 'experiments/picture_dictionary', 'picture_dictionary has another trunk or image size'),
         ('lm', 'experiments/lm_dictionary', 'experiments/lm_dictionary has another shape or tokenizer'),
         ('model.image_size', 64, 'config.start names a whole model, so that model must not be set'),
         ('trained', ('xattn', 'decoder'), "config.trained has .'decoder'."),

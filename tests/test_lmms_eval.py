@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from flamingo_jax.inference.pretrained import load
-from flamingo_jax.inputs.images import PictureFormat, decode
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.images import ImageFormat, decode
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 pytestmark = pytest.mark.parity
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,10 +29,10 @@ KINDS = dict(animal='is it an animal?', food='is it a food?')
 
 def drawings(style: str, number: int) -> list[dict]:
     """VQAv2's documents about drawings: half of the answers are yes."""
-    pictures = PictureSet(str(SAMPLE), 'test', PictureFormat(72), styles=(style,))
+    images = ImageSet(str(SAMPLE), 'test', ImageFormat(72), styles=(style,))
     documents, rng = [], np.random.default_rng(0)
-    for picture in pictures.pictures:
-        kind = picture.subcategory.partition('-')[0]
+    for image in images.images:
+        kind = image.subcategory.partition('-')[0]
         if kind in KINDS and len(documents) < number:
             about = list(KINDS)[rng.integers(2)]
             answer = 'yes' if about == kind else 'no'
@@ -40,7 +40,7 @@ def drawings(style: str, number: int) -> list[dict]:
                 dict(
                     question=KINDS[about],
                     question_id=len(documents),
-                    image=decode(pictures.encoded(picture)).convert('RGB'),
+                    image=decode(images.encoded(image)).convert('RGB'),
                     multiple_choice_answer=answer,
                     answers=[dict(answer=answer, answer_id=i) for i in range(10)],
                 )
@@ -105,7 +105,7 @@ def flamingo():
     return load(BUNDLE)
 
 
-def test_its_own_command_runs_a_task_of_its_own_with_picture_shots(tasks, flamingo, tmp_path):
+def test_its_own_command_runs_a_task_of_its_own_with_image_shots(tasks, flamingo, tmp_path):
     given = f'checkpoint={BUNDLE},shots=4,prompt=Question: {{question}} Answer:'
     line = [sys.executable, '-m', 'lmms_eval', '--model', 'flamingo_jax', '--model_args', given, '--tasks', 'drawings']
     line += ['--include_path', str(tasks), '--batch_size', '8', '--output_path', str(tmp_path), '--log_samples']
@@ -168,7 +168,7 @@ def test_a_random_order_has_each_number_once():
     assert first == list(dict.fromkeys(drawn))
 
 
-def test_pictures_stand_where_the_text_has_their_tags():
+def test_images_stand_where_the_text_has_their_tags():
     from flamingo_jax.lmms_eval.model import interleaved
 
     a, b = object(), object()

@@ -157,7 +157,7 @@ def test_the_step_of_a_tpu_has_the_kernels_of_attention(tiny, monkeypatch):  # n
     text = programs.train_step(programs.prepare(tiny, mesh))[0].compile().as_text()
     kernels = re.findall(r'%(splash_mha_\w+?)_(?:no_)?residuals[.\d]* = .*custom_call_target="tpu_custom_call"', text)
     for phase, most in (('fwd', 2), ('dq', 1), ('dkv', 1)):  # 'dots' recomputes attention.
-        # The text is causal. Cross-attention has the segments of its pictures, and the resampler's keys are padded.
+        # The text is causal. Cross-attention has the segments of its images, and the resampler's keys are padded.
         assert 1 <= kernels.count(f'splash_mha_{phase}') <= most
         assert 2 <= kernels.count(f'splash_mha_{phase}_segmented') <= 2 * most
     tiny.attention_kernel = 'plain'

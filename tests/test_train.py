@@ -43,10 +43,10 @@ def test_a_run_reports_what_it_does(trained):
     workdir, metrics = trained
     assert np.isfinite(metrics['loss'])
     assert metrics['loss'] == pytest.approx(metrics['words/loss'] + 0.2 * metrics['names/loss'], rel=1e-5)
-    assert {'gates/alpha_xattn', 'grad_norm', 'unreadable_pictures'} <= metrics.keys()
+    assert {'gates/alpha_xattn', 'grad_norm', 'unreadable_images'} <= metrics.keys()
     assert 0 < metrics['speed/goodput'] <= 1
-    # What a step counted is what its rows hold: pictures that are no blanks, documents, targets.
-    assert 0 < metrics['words/pictures'] <= 8 * 4 and metrics['words/documents'] == 8
+    # What a step counted is what its rows hold: images that are no blanks, documents, targets.
+    assert 0 < metrics['words/images'] <= 8 * 4 and metrics['words/documents'] == 8
     assert 0 < metrics['words/targets'] < metrics['words/tokens'] <= 8 * 48
     assert list(workdir.glob('events.out.tfevents*'))
     assert sorted(p.name for p in (workdir / 'checkpoints').iterdir()) == ['2', '4', '6']
@@ -55,7 +55,7 @@ def test_a_run_reports_what_it_does(trained):
 def test_speed_is_work_over_time_and_mfu_its_share_of_the_peak(parts, trained):
     _, metrics = trained
     seconds, both = metrics['speed/seconds_per_step'], ('words', 'names')
-    for speed, counted in (('tokens', 'tokens'), ('images', 'pictures')):
+    for speed, counted in (('tokens', 'tokens'), ('images', 'images')):
         done = sum(metrics[f'{name}/{counted}'] for name in both)
         assert metrics[f'speed/{speed}_per_second'] * seconds == pytest.approx(done)
     run = programs.prepare(tiny_config(parts), make_mesh())
@@ -200,8 +200,8 @@ def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
     convert.run(str(run), str(tmp_path / 'bundle'))
     a, b = flamingo_jax.load(run), flamingo_jax.load(tmp_path / 'bundle')
     assert set(b.params) == {'vision', 'lm', 'resampler', 'xattn', 'extra_tokens'}
-    picture = np.zeros((20, 20, 3), np.uint8)
-    scores = [m.score([picture, ' Output:'], [' dax', ' wug']) for m in (a, b)]
+    image = np.zeros((20, 20, 3), np.uint8)
+    scores = [m.score([image, ' Output:'], [' dax', ' wug']) for m in (a, b)]
     np.testing.assert_allclose(scores[0], scores[1], rtol=2e-2)  # The bundle is bfloat16.
 
 
@@ -231,7 +231,7 @@ def test_a_trunk_is_trained_from_its_bundle(parts, tmp_path):
 
 
 @pytest.mark.long
-def test_pictures_are_aligned_with_their_names(parts, tmp_path):
+def test_images_are_aligned_with_their_names(parts, tmp_path):
     """From pixels, blended, two rows a device. Each batch has other names, so it is validation that tells."""
     c = tiny_config(parts)
     c.steps, c.checkpoint_every, c.noise.blend = 12, 12, 0.5
@@ -272,7 +272,7 @@ def _set(config: ConfigDict, key: str, value):
         ('lm', '/nowhere', FileNotFoundError, '/nowhere is not a bundle'),
         ('datasets.words.path', '/nowhere', FileNotFoundError, 'The data set /nowhere does not exist'),
         ('datasets.words.features', '/nowhere', FileNotFoundError, 'flamingo_jax.features'),
-        ('datasets.words.styles', ('sketch',), ValueError, "no pictures of style \\['sketch'\\]"),
+        ('datasets.words.styles', ('sketch',), ValueError, "no images of style \\['sketch'\\]"),
         ('datasets.words.length', 5000, ValueError, '5000 tokens exceed the context'),
         (
             'datasets.words.batch_size',

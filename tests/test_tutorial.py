@@ -25,8 +25,8 @@ def check(book) -> None:
     everything = '\n'.join(map(said, cells))
     assert "'zev gof'" in everything  # The answer to the prompt.
     assert len(re.findall('the mushroom is ', everything)) == 3
-    scores = dict(re.findall('^(model|shuffled pictures|chance) +([0-9.]+) ±', everything, re.MULTILINE))
-    assert float(scores['model']) > 0.5 > float(scores['shuffled pictures']) and float(scores['chance']) == 0.2
+    scores = dict(re.findall('^(model|shuffled images|chance) +([0-9.]+) ±', everything, re.MULTILINE))
+    assert float(scores['model']) > 0.5 > float(scores['shuffled images']) and float(scores['chance']) == 0.2
     for name, word in TAUGHT.items():
         (answers,) = re.findall(f'{name} +before: (.*?) +after: (.*?) +taught: (.*)', everything)
         assert answers[0] != word and answers[1:] == (word, word)

@@ -13,17 +13,17 @@ import pathlib
 import flamingo_jax
 
 flamingo = flamingo_jax.load('bundle')
-picture = pathlib.Path('a.png')
-one: str = flamingo.generate([picture, ' dax<EOC>', picture], num_beams=3)
+image = pathlib.Path('a.png')
+one: str = flamingo.generate([image, ' dax<EOC>', image], num_beams=3)
 alone: str = flamingo.generate(' dax')
-film: str = flamingo.generate([[picture, picture], ' What is it?'])
-several: list[str] = flamingo.generate([[picture, ' dax'], [picture, ' wug']], seed=[1, 2])
+video: str = flamingo.generate([[image, image], ' What is it?'])
+several: list[str] = flamingo.generate([[image, ' dax'], [image, ' wug']], seed=[1, 2])
 step: int | None = flamingo.step
 config: flamingo_jax.FlamingoConfig = flamingo.config
-flamingo.generat([picture])  # wrong: "Pretrained" has no attribute "generat"
-flamingo.generate([picture], max_tokens=3)  # wrong: "max_tokens"
-list_of_one: list[str] = flamingo.generate([picture, ' dax'])  # wrong: expression has type "str"
-one_of_list: str = flamingo.generate([[picture, ' dax'], [picture, ' wug']])  # wrong: expression has type "list[str]"
+flamingo.generat([image])  # wrong: "Pretrained" has no attribute "generat"
+flamingo.generate([image], max_tokens=3)  # wrong: "max_tokens"
+list_of_one: list[str] = flamingo.generate([image, ' dax'])  # wrong: expression has type "str"
+one_of_list: str = flamingo.generate([[image, ' dax'], [image, ' wug']])  # wrong: expression has type "list[str]"
 flamingo_jax.lod('bundle')  # wrong: Module has no attribute "lod"
 flamingo_jax.load('bundle', dtyp='int8')  # wrong: "dtyp"
 """

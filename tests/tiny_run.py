@@ -44,7 +44,7 @@ TOKENIZER = ROOT / 'experiments/lm_dictionary/tokenizer.model'
 
 
 def make_trunk(path: pathlib.Path) -> bundle.Bundle:
-    """A random trunk of 4 features of 24 channels, for pictures of 16 pixels."""
+    """A random trunk of 4 features of 24 channels, for images of 16 pixels."""
     vision = EfficientNetConfig(stages=((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)), stem_width=8, head_width=24, resolution=16)
     config = FlamingoConfig(vision=vision, image_size=16)
     params = nn.meta.unbox(jax.jit(Flamingo(config).init)(jax.random.key(1)))

@@ -2,10 +2,10 @@
 
     python -m data.benchmarks.build --config=experiments/evaluate/vqav2.py --config.data=FOLDER --out=FOLDER/train.jsonl
 
-A document is a picture, the text before the answer, which is read and not learnt, and the answer. A picture with
-several captions gives as many documents. What shows the pictures of the split 'dev' is left out, so that one can tune
-on it; `--config.tasks.NAME.dev_size=0` leaves out nothing. The file belongs into the folder of the pictures or one
-above it, because documents name pictures from there. docs/benchmarks.md has the command that trains on it.
+A document is an image, the text before the answer, which is read and not learnt, and the answer. An image with
+several captions gives as many documents. What shows the images of the split 'dev' is left out, so that one can tune
+on it; `--config.tasks.NAME.dev_size=0` leaves out nothing. The file belongs into the folder of the images or one
+above it, because documents name images from there. docs/benchmarks.md has the command that trains on it.
 """
 
 from absl import flags
@@ -23,7 +23,7 @@ import pathlib
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flamingo_jax.evaluation.benchmark import Benchmark, Film
+from flamingo_jax.evaluation.benchmark import Benchmark, Video
 from flamingo_jax.files import write_whole
 
 
@@ -32,7 +32,7 @@ def build(config: ConfigDict, out: pathlib.Path) -> int:
 
     Raises:
       FileNotFoundError, ValueError: as for `Benchmark.read` and `Benchmark.present`; or the config has several tasks or
-        none of a benchmark, a picture is not below the folder of `out`, or a question is about a part of a film.
+        none of a benchmark, an image is not below the folder of `out`, or a question is about a part of a video.
     """
     if len(config.tasks) != 1:
         raise UserError(f'The config has {len(config.tasks)} tasks. Give one with a single benchmark.')
@@ -52,15 +52,15 @@ def build(config: ConfigDict, out: pathlib.Path) -> int:
             f'{folder} has no others. Set --config.tasks.{name}.dev_size=0 to train on all.'
         )
     for item in tqdm(benchmark.present(items, benchmark.support_split), unit=' questions'):
-        if isinstance(item.picture, Film) and (item.picture.begin or item.picture.end is not None):
+        if isinstance(item.image, Video) and (item.image.begin or item.image.end is not None):
             raise UserError(
-                f'The question {item.id} is about a part of {item.file}, but a document shows whole films. Cut the '
+                f'The question {item.id} is about a part of {item.file}, but a document shows whole videos. Cut the '
                 'parts out first.'
             )
         file = item.file.absolute()
         if not file.is_relative_to(root):
             raise UserError(f'{file} is not below {root}. Write --out into {folder.absolute()}.')
-        shown = {'film' if isinstance(item.picture, Film) else 'image': str(file.relative_to(root))}
+        shown = {'video' if isinstance(item.image, Video) else 'image': str(file.relative_to(root))}
         for answer in benchmark.learnt(item):
             text = dict(text=item.text, weight=0)
             lines.append(json.dumps([shown, text, benchmark.prompts.answer.format(answer=answer)], ensure_ascii=False))

@@ -1,10 +1,10 @@
-"""Clip art by some hundred artists, as pairs with titles and descriptions and as a picture set.
+"""Clip art by some hundred artists, as pairs with titles and descriptions and as an image set.
 
     data/clip_art/fetch.sh RAW
     python -m data.clip_art.build --raw=RAW --dictionary=DATA/picture_dictionary/full/1.0.0 --out=DATA
 
-DATA/clip_art/pairs/1.0.0 has documents (`Documents`), DATA/clip_art/full/1.0.0 pictures (`FewShot`). The style is
-'clip-art ARTIST'; artists of few pictures are together in 'clip-art'.
+DATA/clip_art/pairs/1.0.0 has documents (`Documents`), DATA/clip_art/full/1.0.0 images (`FewShot`). The style is
+'clip-art ARTIST'; artists of few images are together in 'clip-art'.
 """
 
 from absl import flags
@@ -29,13 +29,13 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data import building, drawings
-from data.picture_dictionary.picture_dictionary_dataset_builder import picture_features
+from data.picture_dictionary.picture_dictionary_dataset_builder import image_features
 from flamingo_jax.building.readers import clip_art
 from flamingo_jax.inputs.sources.array_record import open_split
 
-# Fields of a record of a picture set that a document's `meta` has too.
+# Fields of a record of an image set that a document's `meta` has too.
 ALIKE = ('concept', 'style', 'category', 'subcategory', 'heldout_languages', 'source', 'licence', 'artist')
-PROLIFIC = 20  # Pictures of an artist whose style has a name of its own.
+PROLIFIC = 20  # Images of an artist whose style has a name of its own.
 
 
 class Pairs(drawings.Drawings, skip_registration=True):
@@ -49,28 +49,28 @@ class Pairs(drawings.Drawings, skip_registration=True):
         super().__init__(**rest)
 
 
-class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Clip art: things by many artists, named by their titles and keywords. Read from the built documents."""
 
     name = 'clip_art'
     VERSION = tfds.core.Version('1.0.0')
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='full', description='Every picture.')]
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='full', description='Every image.')]
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Build the documents first.'
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
-            features=tfds.features.FeaturesDict(picture_features() | dict(artist=tfds.features.Text())),
+            features=tfds.features.FeaturesDict(image_features() | dict(artist=tfds.features.Text())),
             license='per record, in the feature `licence`',
         )
 
     def _split_generators(self, dl_manager):
         records = {split: open_split(str(dl_manager.manual_dir), split) for split in drawings.SPLITS}
         about = {split: [json.loads(record['meta']) for record in records[split]] for split in drawings.SPLITS}
-        pictures = collections.Counter(one['artist'] for some in about.values() for one in some)
+        images = collections.Counter(one['artist'] for some in about.values() for one in some)
         for one in itertools.chain(*about.values()):
-            one['style'] = f'clip-art {one["artist"]}' if pictures[one['artist']] >= PROLIFIC else 'clip-art'
+            one['style'] = f'clip-art {one["artist"]}' if images[one['artist']] >= PROLIFIC else 'clip-art'
         return {split: self._examples(records[split], about[split]) for split in drawings.SPLITS}
 
     def _generate_examples(self):
@@ -93,7 +93,7 @@ def main() -> None:
     config = tfds.core.BuilderConfig(name='pairs', version='1.0.0')
     source = f'{f.raw}/x/openclipart-svg/usr/share/openclipart/svg/**/*.svg'
     documents = beam_flags.build(Pairs, config, source=source, things=things, english=english)
-    print(building.build(Pictures, 'full', str(documents), f.out, f.overwrite))
+    print(building.build(Images, 'full', str(documents), f.out, f.overwrite))
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ if __name__ == '__main__':
         'manual', 'gimp', ['gimp', 'debian-handbook', 'kicad', 'scikit-learn', 'stellarium'], 'Which manual.'
     )
     flags.DEFINE_list('languages', [], 'Languages of RAW to read; none is all.')
-    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
+    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose images and texts are left out.')
     page_rules.define()
     beam_flags.define()
     commands.start(__doc__)

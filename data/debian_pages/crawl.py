@@ -17,7 +17,7 @@ from warcio.warcwriter import WARCWriter
 PAGES_A_FILE = 200
 # A sky culture says its licence in an info.ini. Those that forbid changes or commerce are left out.
 RESTRICTED = re.compile(r'^license\s*=.*\bN[CD]\b', re.MULTILINE)
-PICTURES = ('.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp')
+IMAGES = ('.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp')
 
 
 class Manual(NamedTuple):
@@ -88,15 +88,15 @@ def folders(raw: pathlib.Path, manual: Manual) -> dict[str, pathlib.Path]:
 
 
 def write_warcs(manual: Manual, folder: pathlib.Path, language: str, out: pathlib.Path) -> list[str]:
-    """Writes one language as WARC files of so many pages, with the pictures in others. Returns their paths."""
+    """Writes one language as WARC files of so many pages, with the images in others. Returns their paths."""
     restricted = {
         file.parent for file in folder.rglob('info.ini') if RESTRICTED.search(file.read_text(errors='replace'))
     }
     files = [file for file in sorted(folder.rglob('*')) if not restricted & {*file.parents}]
     pages = [file for file in files if file.match(manual.pages.format(language=language))]
-    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    images = [file for file in files if file.suffix.lower() in IMAGES]
     paths = []
-    for kind, files in (('pages', pages), ('pictures', pictures)):
+    for kind, files in (('pages', pages), ('images', images)):
         for part, some in enumerate(_parts(files, PAGES_A_FILE)):
             path = out / f'{language}-{kind}-{part:03d}.warc.gz'
             aside = path.with_suffix('.writing')
@@ -111,8 +111,8 @@ def write_warcs(manual: Manual, folder: pathlib.Path, language: str, out: pathli
 
 
 def _write(writer: WARCWriter, file: pathlib.Path, url: str, date: str) -> None:
-    is_picture = file.suffix.lower() in PICTURES
-    kind = mimetypes.guess_type(file.name)[0] or 'application/octet-stream' if is_picture else 'text/html'
+    is_image = file.suffix.lower() in IMAGES
+    kind = mimetypes.guess_type(file.name)[0] or 'application/octet-stream' if is_image else 'text/html'
     headers = StatusAndHeaders('200 OK', [('Content-Type', kind)], protocol='HTTP/1.1')
     name = hashlib.sha256(url.encode()).hexdigest()
     uuid = f'<urn:uuid:{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:32]}>'

@@ -10,9 +10,9 @@ from flamingo_jax.building.rules import PageRules
 
 # A manual shows the same original photograph beside the result of every filter. On the web, what is shown so often is a
 # logo or a button; here those are too small.
-RULES = PageRules(picture_url_repeats=0, picture_look_repeats=0)
+RULES = PageRules(image_url_repeats=0, image_look_repeats=0)
 # Other manuals have a chapter on a page, or all of a program. Training takes a window of it.
-CHAPTERS = dataclasses.replace(RULES, document_max_words=0, document_max_pictures=0)
+CHAPTERS = dataclasses.replace(RULES, document_max_words=0, document_max_images=0)
 
 
 class Builder(WebPages):

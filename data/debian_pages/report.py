@@ -54,12 +54,12 @@ def main() -> None:
     """Prints the tables."""
     folder = pathlib.Path(flags.FLAGS.data)
     records = open_split(folder, 'train')
-    pictures, characters, own = (collections.defaultdict(list) for _ in range(3))
+    images, characters, own = (collections.defaultdict(list) for _ in range(3))
     whole_texts = []
     for i in tqdm(range(len(records)), unit=' documents', leave=False):
         record = records[i]
         code = language(record['url'].decode())
-        pictures[code].append(sum(len(image) > 0 for image in record['images']))
+        images[code].append(sum(len(image) > 0 for image in record['images']))
         characters[code].append(sum(len(text.decode()) for text in record['texts']))
         own[code].append(json.loads(record['meta'])['language'])
         whole_texts.append('\n'.join(text.decode() for text in record['texts'] if text))
@@ -71,15 +71,15 @@ def main() -> None:
                 code = language(one['where'])
                 dropped[one['rule'], one['what'], code] += 1
                 whole[code] += one['what'] in ('page', 'document')
-    codes = sorted(pictures.keys() | whole.keys())
+    codes = sorted(images.keys() | whole.keys())
     rows = [['', *codes]]
-    rows.append(['pages', *(len(pictures[code]) + whole[code] for code in codes)])
-    rows.append(['documents kept', *(len(pictures[code]) for code in codes)])
+    rows.append(['pages', *(len(images[code]) + whole[code] for code in codes)])
+    rows.append(['documents kept', *(len(images[code]) for code in codes)])
     for found in sorted({one for some in own.values() for one in some}):
         if sum(some.count(found) for some in own.values()) >= 5:
             rows.append([f'of these in the language {found}', *(own[code].count(found) for code in codes)])
-    rows.append(['pictures', *(sum(pictures[code]) for code in codes)])
-    rows.append(['pictures a document', *(f'{statistics.mean(pictures[code] or [0]):.1f}' for code in codes)])
+    rows.append(['images', *(sum(images[code]) for code in codes)])
+    rows.append(['images a document', *(f'{statistics.mean(images[code] or [0]):.1f}' for code in codes)])
     rows.append(['characters', *(f'{sum(characters[code]):,}' for code in codes)])
     print(table(rows) + '\n')
     rules = sorted({(what, rule) for rule, what, _ in dropped})

@@ -53,11 +53,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         ),
         Config(
             name='full',
-            description='36 languages, also questions about pictures, 300,000 documents',
+            description='36 languages, also questions about images, 300,000 documents',
             languages=ALL_LANGUAGES,
             train=300_000,
             validation=4_000,
-            mixture=documents.FOR_PICTURES,
+            mixture=documents.FOR_IMAGES,
         ),
         Config(
             name='names_full',

@@ -1,17 +1,17 @@
 """The makers of documents: text on which a language model learns to copy in context.
 
 A Flamingo's language model is frozen, so it must be able to use a few-shot prompt beforehand. A model trained on plain
-text of this size does not copy from its context, and pictures do not teach it. So each document here is a few-shot
+text of this size does not copy from its context, and images do not teach it. So each document here is a few-shot
 task in text, `key label` line by line, the analogue of `<image> label<EOC>`:
 
 - Four kinds give classes new labels in every document, so that only an earlier line tells the label. They go from
-  matching strings to matching meanings, which pictures need: the same invented word, the same name, another name of
+  matching strings to matching meanings, which images need: the same invented word, the same name, another name of
   the same thing, another thing of the same kind.
 - In three kinds a label has its usual meaning: dictionaries, glosses, questions about the key.
-- Four are the later tasks with pictures, in text: names of things in one language, for known things or also unknown
+- Four are the later tasks with images, in text: names of things in one language, for known things or also unknown
   ones; their kinds; questions about one of two things.
 
-Keys that a picture will replace are English names: from one language, a model of this size learns names in 36
+Keys that an image will replace are English names: from one language, a model of this size learns names in 36
 languages in an hour. From all languages to all, it was still guessing after 1,800 steps.
 
 There is nothing between a key and its label. With a constant ` Output:` between them, a model of this size learnt the
@@ -118,7 +118,7 @@ def names(lexicon: Lexicon, rng: random.Random) -> Document:
 def unknown_keys(lexicon: Lexicon, rng: random.Random) -> Document:
     """Names in one language of things, where every other key is an invented word.
 
-    What a picture shows is never certain. A model that has read only names of known things answers with pieces of
+    What an image shows is never certain. A model that has read only names of known things answers with pieces of
     several names if it does not know the thing. Half of the keys are known, so that it still reads the key.
     """
     language, known = _things_in_a_language(lexicon, rng)
@@ -171,8 +171,8 @@ MIXTURE = {
     questions: 6,
 }
 
-# The same for a model that will be asked about pictures.
-FOR_PICTURES = {
+# The same for a model that will be asked about images.
+FOR_IMAGES = {
     nonce_keys: 6,
     same_surface: 6,
     synonyms: 12,

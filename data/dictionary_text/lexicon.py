@@ -78,7 +78,7 @@ class Lexicon:
 
     @functools.cached_property
     def things(self) -> tuple[Concept, ...]:
-        """The named concepts that a picture can show: no persons, faces or symbols."""
+        """The named concepts that an image can show: no persons, faces or symbols."""
         return tuple(concept for concept in self.named if concept.category not in NO_THINGS)
 
     @functools.cached_property

@@ -1,7 +1,7 @@
-"""A picture set of the 1,000 kinds of things that an ImageNet trunk's own classifier knows, without any picture.
+"""An image set of the 1,000 kinds of things that an ImageNet trunk's own classifier knows, without any image.
 
     pip download --no-deps timm==1.0.19
-    python -m data.imagenet_names.build --pictures=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
+    python -m data.imagenet_names.build --images=DATA/picture_dictionary/artists/1.0.0 --features=runs/artists \
         --vision=BUNDLE --labels=timm-1.0.19-py3-none-any.whl --wordnet=RAW --out=DATA \
         --features_out=runs/imagenet_names
 
@@ -11,10 +11,10 @@ of a class until the classifier is sure of that class. A bridge that is trained 
 what the classifier knows, and so names photographs of which it has never seen one.
 
 DATA/imagenet_names/full/1.1.0 has a record for each class, and runs/imagenet_names its features, a view for each
-drawing that was moved. The pixels of a record are blank: train with the features. A class is called as the picture set
+drawing that was moved. The pixels of a record are blank: train with the features. A class is called as the image set
 calls it, or the nearest of its hypernyms in WordNet that has a name there ('king penguin' is 'penguin'), or else by its
 first word. A class whose name, or its head noun, belongs to another split than train is left out. The style of these
-records is 'imagenet'. Beside them are the picture set's own drawings of things so called, to be examples for them.
+records is 'imagenet'. Beside them are the image set's own drawings of things so called, to be examples for them.
 
 --wordnet is the folder that data/dictionary_text/fetch.sh filled. The labels are those of timm (Apache-2.0).
 """
@@ -25,7 +25,7 @@ from flamingo_jax import commands
 from flamingo_jax.errors import UserError
 
 if __name__ == '__main__':
-    flags.DEFINE_string('pictures', None, 'Folder of the picture dictionary.', required=True)
+    flags.DEFINE_string('images', None, 'Folder of the picture dictionary.', required=True)
     flags.DEFINE_string('features', None, 'Folder of its features, computed with the same trunk.', required=True)
     flags.DEFINE_string('vision', None, 'Bundle with the trunk, an EfficientNet-Lite0.', required=True)
     flags.DEFINE_string('labels', None, 'Wheel of timm, which has the names of the classes.', required=True)
@@ -57,15 +57,15 @@ from tqdm import tqdm
 from data import building
 from data.dictionary_text.lexicon import first_senses, read_synsets, wordnet_of
 from data.picture_dictionary import stamps
-from data.picture_dictionary.picture_dictionary_dataset_builder import names_of, picture_features
+from data.picture_dictionary.picture_dictionary_dataset_builder import image_features, names_of
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_classifier, efficientnet_lite0_file
 from flamingo_jax.features import description
 from flamingo_jax.files import as_path, whole, write_whole
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 HYPERNYMS = 4  # How far up a name is looked for: 'beagle' is a hound, a hunting dog, a dog.
 MARGINS = (1.0, 5.0)  # By how much the logit of a class is above every other, at least and at most.
@@ -74,7 +74,7 @@ HIGHEST = 6.0  # The trunk's last activation is a ReLU6.
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The classes of ImageNet, without pictures, and drawings of things of the same names."""
+    """The classes of ImageNet, without images, and drawings of things of the same names."""
 
     name = 'imagenet_names'
     VERSION = tfds.core.Version('1.1.0')
@@ -82,7 +82,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'It must have names.json.'
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(picture_features())
+        features = tfds.features.FeaturesDict(image_features())
         return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features)
 
     def _split_generators(self, dl_manager):
@@ -94,21 +94,21 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         texts = dict(style='imagenet', category='imagenet', subcategory='', licence='Apache-2.0')
         told = json.loads(file.read_text())
         for number, name in told['classes'].items():
-            text = dict(concept=name, source=f'class {number} of ImageNet, without a picture', **texts)
+            text = dict(concept=name, source=f'class {number} of ImageNet, without an image', **texts)
             yield (
                 int(number),
                 dict(frames=[blank.getvalue()], languages=['en'], names=[name], heldout_languages=[], **text),
             )
-        for index, record in drawn(told['pictures'], told['styles'], set(told['classes'].values())):
+        for index, record in drawn(told['images'], told['styles'], set(told['classes'].values())):
             yield CLASSES + index, record
 
 
-def drawn(pictures: str, styles: Collection[str], names: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def drawn(images: str, styles: Collection[str], names: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The training records of these artists that show things of these English names, with their places.
 
     Things of one name are one concept, which is its name, as for the classes.
     """
-    for index, record in enumerate(open_split(pictures, 'train')):
+    for index, record in enumerate(open_split(images, 'train')):
         english = names_of(record).get('en', '')
         if record['style'].decode() in styles and english in names:
             yield index, record | dict(concept=english)
@@ -130,7 +130,7 @@ def read_labels(wheel: str) -> tuple[list[list[str]], list[str]]:
 
 
 def named(
-    words: list[list[str]], synsets: list[str], wordnet: Path, pictures: str, styles: Sequence[str]
+    words: list[list[str]], synsets: list[str], wordnet: Path, images: str, styles: Sequence[str]
 ) -> dict[int, str]:
     """The English names of the classes that training may show: number of the class -> its name.
 
@@ -138,12 +138,12 @@ def named(
       words: of each class, the best known first.
       synsets: the number of each class's synset.
       wordnet: the folder of WordNet's files.
-      pictures: the prepared picture dictionary.
+      images: the prepared picture dictionary.
       styles: whose names are taken. Icons of other artists have general ones ('container').
     """
     names, heldout, common = {}, {}, set()
     for split in ('train', 'validation', 'test'):
-        for record in open_split(pictures, split):
+        for record in open_split(images, split):
             english = names_of(record).get('en')
             if english and not record['subcategory'].startswith(b'tux-'):  # Their names are captions.
                 concept = record['concept'].decode()
@@ -208,34 +208,34 @@ def moved(
 
 
 def main() -> None:
-    """Builds the picture set and its features."""
+    """Builds the image set and its features."""
     f = flags.FLAGS
     vision = bundle.read(f.vision)
     tree = vision.params('vision', np.float32)
     mean, std = np.asarray(tree['mean']), np.asarray(tree['std'])
     weights, bias = efficientnet_classifier(read_weights(efficientnet_lite0_file()))
-    pictures = PictureFormat.of(vision.config, vision.checksums['vision'])
-    drawings = PictureSet(f.pictures, 'train', pictures, styles=f.styles, features=f.features)
+    image_format = ImageFormat.of(vision.config, vision.checksums['vision'])
+    drawings = ImageSet(f.images, 'train', image_format, styles=f.styles, features=f.features)
     words, synsets = read_labels(f.labels)
-    names = named(words, synsets, wordnet_of(Path(f.wordnet)), f.pictures, f.styles)
+    names = named(words, synsets, wordnet_of(Path(f.wordnet)), f.images, f.styles)
 
     folder = as_path(f.features_out)
     folder.mkdir(parents=True, exist_ok=True)
-    told = dict(classes=names, pictures=f.pictures, styles=f.styles)
+    told = dict(classes=names, images=f.images, styles=f.styles)
     write_whole(folder / 'names.json', json.dumps(told).encode())
     records = open_split(str(building.build(Builder, 'full', str(folder), f.out, f.overwrite)), 'train')
     # The order of the records is TFDS's own.
     is_class = np.array([record['style'] == b'imagenet' for record in records])
     classes = np.array([int(records[i]['source'].split()[1]) for i in np.flatnonzero(is_class)])
-    by_picture = {drawings.encoded(picture): picture for picture in drawings.pictures}
-    beside = [by_picture[records[i]['frames'][0]] for i in np.flatnonzero(~is_class)]
+    by_image = {drawings.encoded(image): image for image in drawings.images}
+    beside = [by_image[records[i]['frames'][0]] for i in np.flatnonzero(~is_class)]
     rng = np.random.default_rng(0)
     with whole(folder / 'train.npy') as file:
-        shape = (len(records), f.views, 1, pictures.spatial, pictures.width)
+        shape = (len(records), f.views, 1, image_format.spatial, image_format.width)
         features = np.lib.format.open_memmap(file, 'w+', np.float16, shape)
         for view in tqdm(range(f.views), unit=' views'):
-            chosen = rng.choice(len(drawings.pictures), len(classes))
-            shown = np.stack([drawings.frames(drawings.pictures[i])[0] for i in chosen]).astype(np.float32)
+            chosen = rng.choice(len(drawings.images), len(classes))
+            shown = np.stack([drawings.frames(drawings.images[i])[0] for i in chosen]).astype(np.float32)
             made = moved(shown * std + mean, classes, weights, bias, rng)
             features[is_class, view, 0] = (made - mean) / std
             features[~is_class, view] = np.stack([drawings.frames(one, view % drawings.views) for one in beside])

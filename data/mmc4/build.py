@@ -1,9 +1,9 @@
 """Interleaved pages from MMC4, or from the tars that OpenFlamingo made of it.
 
-    python -m data.mmc4.build --source="mmc4/*.jsonl.zip" --pictures=PICTURES --out=DATA
+    python -m data.mmc4.build --source="mmc4/*.jsonl.zip" --images=IMAGES --out=DATA
     python -m data.mmc4.build --source="shards/*.tar" --out=DATA --name=open_flamingo
 
-PICTURES has the pictures by their names in MMC4 (image_name), in any folders, or as img2dataset stored them.
+IMAGES has the images by their names in MMC4 (image_name), in any folders, or as img2dataset stored them.
 """
 
 from data import published

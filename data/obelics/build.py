@@ -1,9 +1,9 @@
 """Interleaved pages from OBELICS, OmniCorpus or MINT-1T.
 
-    python -m data.obelics.build --source="OBELICS/*.parquet" --pictures=PICTURES --out=DATA
+    python -m data.obelics.build --source="OBELICS/*.parquet" --images=IMAGES --out=DATA
     python -m data.obelics.build --source="MINT-1T-PDF/*.tar" --out=DATA --name=mint1t
 
-PICTURES is what img2dataset made of the URLs: its tars, or its files. MINT-1T's PDF and ArXiv tars hold their own.
+IMAGES is what img2dataset made of the URLs: its tars, or its files. MINT-1T's PDF and ArXiv tars hold their own.
 """
 
 from data import published

@@ -1,11 +1,11 @@
-"""Pictures with texts, from webdataset tars, CC3M, CC12M, LAION, COYO, DataComp or COCO.
+"""Images with texts, from webdataset tars, CC3M, CC12M, LAION, COYO, DataComp or COCO.
 
     python -m data.pairs.build --source="cc12m/*.tar" --out=DATA --name=cc12m
-    python -m data.pairs.build --source=Train_GCC-training.tsv --pictures=PICTURES --out=DATA --name=cc3m
-    python -m data.pairs.build --source="laion/*.parquet" --pictures=PICTURES --out=DATA --name=laion
-    python -m data.pairs.build --source=captions_train2014.json --pictures=train2014 --out=DATA --name=coco
+    python -m data.pairs.build --source=Train_GCC-training.tsv --images=IMAGES --out=DATA --name=cc3m
+    python -m data.pairs.build --source="laion/*.parquet" --images=IMAGES --out=DATA --name=laion
+    python -m data.pairs.build --source=captions_train2014.json --images=train2014 --out=DATA --name=coco
 
-Tars (of img2dataset) hold their pictures. For lists of URLs, PICTURES is what img2dataset stored, as tars or files.
+Tars (of img2dataset) hold their images. For lists of URLs, IMAGES is what img2dataset stored, as tars or files.
 """
 
 from data import published
@@ -18,7 +18,7 @@ from flamingo_jax.building.readers.builder import PublishedBuilder
 
 
 class Pairs(PublishedBuilder):
-    """Pictures with texts."""
+    """Images with texts."""
 
     READERS = {
         '.tar': webdataset.read,

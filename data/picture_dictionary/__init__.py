@@ -1,1 +1,1 @@
-"""Pictures of things by many artists, each named in 36 languages."""
+"""Images of things by many artists, each named in 36 languages."""

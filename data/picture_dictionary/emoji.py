@@ -1,7 +1,7 @@
 """The emoji of the picture dictionary: their names in 36 languages, and their drawings.
 
 A concept is one emoji of the five categories that show things (faces, people, flags and symbols are left out). Several
-artists drew each of them, and Unicode's CLDR names it in every language: one meaning, many pictures, many names. The
+artists drew each of them, and Unicode's CLDR names it in every language: one meaning, many images, many names. The
 packages spell code points in different ways (case, with or without the invisible variation selector FE0F), so that
 `plain` gives the common key. A raw folder is what `fetch.sh` leaves: `n/NAME-VERSION/package/...`.
 """
@@ -84,9 +84,9 @@ def _names(raw: Path, locale: str) -> dict[str, str]:
 
 
 def drawer(raw: Path, style: str) -> Callable[[Concept], Image.Image | None]:
-    """A function that gives a concept's picture in a style as RGBA, or None if there is none.
+    """A function that gives a concept's image in a style as RGBA, or None if there is none.
 
-    The picture has the package's own size; vector drawings are rendered at 256 px. A clip ('fluent-anim') is the
+    The image has the package's own size; vector drawings are rendered at 256 px. A clip ('fluent-anim') is the
     opened animation, or None if it has only one frame. ValueError if the style is not a style of emoji.
     """
     if style == 'noto':

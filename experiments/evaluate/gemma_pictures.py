@@ -4,8 +4,8 @@
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
 `:seen`, `:unseen` or `:english` after the config's path evaluates those languages alone. Training showed the things,
-but nothing by the artist of the pictures asked about. `any candidate` is the share of answers that are a name of some
-thing in the language. `told the names` is the language model alone, which reads the English names of all pictures.
+but nothing by the artist of the images asked about. `any candidate` is the share of answers that are a name of some
+thing in the language. `told the names` is the language model alone, which reads the English names of all images.
 """
 
 from ml_collections import ConfigDict

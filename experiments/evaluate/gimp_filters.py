@@ -1,4 +1,4 @@
-"""Name the filter of the third picture from two examples, on the pages of GIMP's manual. Chance is one half.
+"""Name the filter of the third image from two examples, on the pages of GIMP's manual. Chance is one half.
 
     pip install 'flamingo_jax[build]' && data/debian_pages/fetch.sh RAW en
     python -m flamingo_jax.evaluate --config=experiments/evaluate/gimp_filters.py --checkpoint=BUNDLE_OR_WORKDIR \

@@ -4,7 +4,7 @@
         --workdir=DIR --config.data=FOLDER
 
 `:open_flamingo` after the config's path asks as OpenFlamingo does: its prompts, likelihoods by length, the split
-dev_seen, two examples without pictures in 0-shot prompts, and beside random examples those of its --rices, which need
+dev_seen, two examples without images in 0-shot prompts, and beside random examples those of its --rices, which need
 --config.clip=BUNDLE. `:idefics` does so with the prompts of an IDEFICS.
 """
 

@@ -7,7 +7,7 @@
 random examples of 2,048 training images, and two without images in 0-shot prompts. `:idefics` does so with the prompts
 of an IDEFICS. To retrieve examples as its --rices: --config.clip=BUNDLE and
 --config.tasks.imagenet.support="('rices by clip',)"; as its --classification_prompt_ensembling: ...orders=6.
-To tune on training pictures: --config.tasks.imagenet.query_split=dev.
+To tune on training images: --config.tasks.imagenet.query_split=dev.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from flamingo_jax.evaluation.prompts import named
 
 
 def get_config(prompts: str = 'paper') -> ConfigDict:
-    """The paper's best row: RICES among 5 pictures of each class, averaged over 6 orders (table 7)."""
+    """The paper's best row: RICES among 5 images of each class, averaged over 6 orders (table 7)."""
     c = evaluation.base()
     c.episodes = evaluation.ALL
     if prompts == 'paper':

@@ -3,7 +3,7 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/kinetics700.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-To tune on training films: --config.tasks.kinetics700.query_split=dev.
+To tune on training videos: --config.tasks.kinetics700.query_split=dev.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from flamingo_jax.evaluation.prompts import named
 
 
 def get_config(prompts: str = 'paper') -> ConfigDict:
-    """The paper's best row: RICES among 5 films of each class, averaged over 6 orders (table 7)."""
+    """The paper's best row: RICES among 5 videos of each class, averaged over 6 orders (table 7)."""
     c = evaluation.base()
     c.episodes, c.batch_size = evaluation.ALL, 2
     c.tasks.kinetics700 = evaluation.task(

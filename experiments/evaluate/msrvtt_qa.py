@@ -3,7 +3,7 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/msrvtt_qa.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-The films are 30 frames each, 3 a second.
+The videos are 30 frames each, 3 a second.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from flamingo_jax.evaluation.prompts import named
 
 
 def get_config(prompts: str = 'paper') -> ConfigDict:
-    """Films that have vanished are left out, as in the paper."""
+    """Videos that have vanished are left out, as in the paper."""
     c = evaluation.base()
     c.episodes, c.max_new_tokens, c.batch_size = evaluation.ALL, 5, 2
     c.tasks.msrvtt_qa = evaluation.task(MSRVTTQA, prompts=named(prompts), skip_missing=True)

@@ -3,7 +3,7 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/next_qa.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-The films are 30 frames each, 3 a second.
+The videos are 30 frames each, 3 a second.
 """
 
 from ml_collections import ConfigDict

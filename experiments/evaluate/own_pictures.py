@@ -1,7 +1,7 @@
-"""One's own pictures that training did not show: what are they called?
+"""One's own images that training did not show: what are they called?
 
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_pictures.py --checkpoint=BUNDLE_OR_WORKDIR \
-        --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_images.py --checkpoint=BUNDLE_OR_WORKDIR \
+        --workdir=DIR --config.data=DATA/own_images/full/1.0.0
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     c.episodes, c.max_new_tokens, c.num_beams = 200, 24, 1
     c.tasks.names = evaluation.task(
         Names,
-        title='names of own pictures',
+        title='names of own images',
         shots=(0, 4),
         answers=('ranked', 'open-ended'),
         support=('random', 'rices'),

@@ -47,7 +47,7 @@ def words(c: ConfigDict) -> None:
 
 
 def named(style: str, **fields) -> ConfigDict:
-    """Names of concepts that were trained on, in a style that was not, beside pictures of the styles that were."""
+    """Names of concepts that were trained on, in a style that was not, beside images of the styles that were."""
     splits = dict(query_split='train', support_split='train')
     return evaluation.task(Names, query_styles=(style,), support_styles=STYLES, controls=False, **splits, **fields)
 
@@ -66,7 +66,7 @@ def names(c: ConfigDict) -> None:
 
 
 def tasks(c: ConfigDict) -> None:
-    """The same held-out pictures, asked for their kind, for yes or no, and for one of two."""
+    """The same held-out images, asked for their kind, for yes or no, and for one of two."""
     common = dict(kinds=KINDS, **HELD_OUT)
     c.tasks.kinds = evaluation.task(Kinds, title='what kind of thing', shots=(1, 4, 8), **common)
     c.tasks.yes_or_no = evaluation.task(YesOrNo, title='is it an animal?', shots=(1, 4, 8), **common)

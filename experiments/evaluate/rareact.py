@@ -14,7 +14,7 @@ from flamingo_jax.evaluation.prompts import named
 
 
 def get_config(prompts: str = 'paper') -> ConfigDict:
-    """Films that have vanished are left out, as in the paper."""
+    """Videos that have vanished are left out, as in the paper."""
     c = evaluation.base()
     c.episodes, c.batch_size = evaluation.ALL, 2
     c.tasks.rareact = evaluation.task(RareAct, prompts=named(prompts), skip_missing=True)

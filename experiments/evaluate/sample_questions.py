@@ -15,7 +15,7 @@ from flamingo_jax.few_shot.yes_or_no import YesOrNo
 
 
 def get_config() -> ConfigDict:
-    """What kind of thing, yes or no, and which of two pictures."""
+    """What kind of thing, yes or no, and which of two images."""
     c = evaluation.base()
     c.data = 'data/picture_dictionary/sample'
     c.episodes = 100

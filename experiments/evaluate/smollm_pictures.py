@@ -4,10 +4,10 @@
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
 `:words`, `:questions`, `:things`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that
-part alone; `:seen` and `:unseen` evaluate names in other languages, and `:clips` names of short films (its data is
-DATA/picture_dictionary/clips/1.0.0, without features), which are not among the rest. The pictures asked
+part alone; `:seen` and `:unseen` evaluate names in other languages, and `:clips` names of short videos (its data is
+DATA/picture_dictionary/clips/1.0.0, without features), which are not among the rest. The images asked
 about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads the
-names of all pictures.
+names of all images.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ DRAWINGS = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 ONE_EACH = DRAWINGS | dict(support_styles=('noto',))
 KNOWN = dict(query_split='train', support_split='train')
 NAMES = dict(answers=('open-ended',), support=('rices',), prompt=NAME, **KNOWN)
-# Other words that ask for a name, and whether a picture shows a thing.
+# Other words that ask for a name, and whether an image shows a thing.
 NEVER_TRAINED = (
     as_question('What does the picture show?'),
     as_question('What thing is in this image?'),
@@ -67,7 +67,7 @@ def words(c: ConfigDict) -> None:
 
 
 def questions(c: ConfigDict) -> None:
-    """Yes or no, and which of two pictures, of things that training never showed."""
+    """Yes or no, and which of two images, of things that training never showed."""
     common = dict(kinds=KINDS, told=True, **DRAWINGS)
     c.tasks.yes_or_no = evaluation.task(YesOrNo, title='is it an animal?', shots=(0, 4), **common)
     c.tasks.which = evaluation.task(Which, title='which is an animal?', questions='which', shots=(0, 2), **common)
@@ -75,14 +75,14 @@ def questions(c: ConfigDict) -> None:
 
 
 def things(c: ConfigDict) -> None:
-    """Yes or no, and which of two pictures, by the names of things that training showed and of others."""
+    """Yes or no, and which of two images, by the names of things that training showed and of others."""
     for label, split in (('known', 'train'), ('new', 'test')):
         common = dict(shots=(0,), answers=('ranked', 'open-ended'), query_split=split, support_split=split, **DRAWINGS)
         for form in (IS_IT[0], DOES_IT_SHOW):
             title = f'{form.format("a dog")} ({label} things)'
             c.tasks[f'{form.split()[0]}_{label}'] = evaluation.task(IsIt, title=title, form=form, **common)
         for questions in ('which is', 'what is'):
-            title = f'two pictures: {questions}, {label} things'
+            title = f'two images: {questions}, {label} things'
             c.tasks[f'{questions.split()[0]}_{label}'] = evaluation.task(
                 WhichThing, title=title, questions=questions, **common
             )
@@ -123,10 +123,10 @@ def names(c: ConfigDict) -> None:
 
 
 def clips(c: ConfigDict) -> None:
-    """English names of short films; `--config.stills=True` shows the first of their frames alone."""
+    """English names of short videos; `--config.stills=True` shows the first of their frames alone."""
     c.frames = 8
-    films = dict(query_styles=('fluent-anim',), support_styles=('fluent-anim',))
-    c.tasks.names_clips = evaluation.task(Names, title='names of clips', shots=(0,), **films, **NAMES)
+    videos = dict(query_styles=('fluent-anim',), support_styles=('fluent-anim',))
+    c.tasks.names_clips = evaluation.task(Names, title='names of clips', shots=(0,), **videos, **NAMES)
 
 
 def other_languages(languages: Sequence[str], c: ConfigDict) -> None:

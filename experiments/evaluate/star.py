@@ -3,7 +3,7 @@
     python -m flamingo_jax.evaluate --config=experiments/evaluate/star.py --checkpoint=BUNDLE_OR_WORKDIR \
         --workdir=DIR --config.data=FOLDER
 
-The films are 30 frames each, 3 a second. The default split is val; answers to test are not published.
+The videos are 30 frames each, 3 a second. The default split is val; answers to test are not published.
 """
 
 from ml_collections import ConfigDict

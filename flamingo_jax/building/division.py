@@ -32,7 +32,7 @@ def divide(nodes: Sequence[Text | Link], most: int, level: int = 1) -> list[list
 
 
 def _pieces(nodes: Sequence[Text | Link], level: int) -> list[list[Text | Link]]:
-    """What stands between headings of a level. A picture in a sentence divides nothing."""
+    """What stands between headings of a level. An image in a sentence divides nothing."""
     pieces: list[list[Text | Link]] = [[]]
     block = None
     for node in nodes:

@@ -8,7 +8,7 @@ from flamingo_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """Texts and pictures in reading order.
+    """Texts and images in reading order.
 
     `texts`, `images` and `weights` are parallel. Each place holds a text, and b'' for its image; or an image, and ''
     for its text.
@@ -16,10 +16,10 @@ class Document:
 
     id: str  # Unique in the data set, and the same in every build: it decides the place of the document.
     texts: Sequence[str]
-    images: Sequence[bytes]  # Encoded pictures and clips (`inputs/films.py` reads animated WebP and video files).
+    images: Sequence[bytes]  # Encoded images and clips (`inputs/videos.py` reads animated WebP and video files).
     weights: Sequence[float]  # Loss weight of each text; unused where an image is.
     url: str = ''
-    meta: str = '{}'  # JSON: the licence, the language, where each picture came from.
+    meta: str = '{}'  # JSON: the licence, the language, where each image came from.
 
     def __post_init__(self):
         """Raises ValueError if the lists are not parallel, or a place holds both or neither."""

@@ -1,4 +1,4 @@
-"""What is the same in many pages, and in the benchmarks: hashes of texts, of runs of words, and of pictures."""
+"""What is the same in many pages, and in the benchmarks: hashes of texts, of runs of words, and of images."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ from flamingo_jax.building.rules import PageRules
 from flamingo_jax.errors import UserError
 
 BANDS, ROWS, SHINGLE = 14, 8, 5  # FineWeb's: two texts of which .75 of the shingles agree share a band in 3 of 4 cases.
-PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.avif', '.jxl')
+IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.avif', '.jxl')
 
 
 def text_key(text: str) -> bytes:
@@ -58,14 +58,14 @@ def _permutations() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Benchmarks(NamedTuple):
-    """The pictures and texts of evaluation sets."""
+    """The images and texts of evaluation sets."""
 
-    looks: UInt64[np.ndarray, 'pictures 4']  # Perceptual hashes,
+    looks: UInt64[np.ndarray, 'images 4']  # Perceptual hashes,
     names: list[str]  # and their files.
     runs: UInt64[np.ndarray, ' runs']  # Sorted.
 
-    def picture(self, look: bytes, most: int) -> str:
-        """The file of a benchmark's picture that looks like this one; '' if there is none, or `most` is 0."""
+    def image(self, look: bytes, most: int) -> str:
+        """The file of a benchmark's image that looks like this one; '' if there is none, or `most` is 0."""
         if not most or not len(self.looks):
             return ''
         apart = distance(self.looks, look)
@@ -84,10 +84,10 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
     """Reads evaluation sets once and writes their hashes to the file `out`, which `open_benchmarks` opens.
 
     Args:
-      paths: folders with pictures and .json, .jsonl, .csv, .tsv or .txt files, or such files.
+      paths: folders with images and .json, .jsonl, .csv, .tsv or .txt files, or such files.
 
     Raises:
-      FileNotFoundError: a path does not exist, or holds no picture and no text.
+      FileNotFoundError: a path does not exist, or holds no image and no text.
       ValueError: a file is no JSON, though its name says so.
     """
     looks, names, runs = [], [], []
@@ -95,13 +95,13 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
         files = sorted(file for file in path.rglob('*') if file.is_file()) if path.is_dir() else [path]
         before = len(names) + len(runs)
         anything = rules.__class__(
-            picture_min_side=1,
-            picture_aspect=0.0,
-            picture_one_colour=0.0,
-            picture_formats=('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP'),
+            image_min_side=1,
+            image_aspect=0.0,
+            image_one_colour=0.0,
+            image_formats=('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP'),
         )
         for file in tqdm(files, desc=path.name, unit=' files', delay=2):
-            if file.suffix.lower() in PICTURES:
+            if file.suffix.lower() in IMAGES:
                 try:
                     looks.append(look_at(file.read_bytes(), anything).hash)
                     names.append(str(file))
@@ -110,7 +110,7 @@ def index_benchmarks(paths: Sequence[str], rules: PageRules, out: str) -> str:
             elif file.suffix.lower() in ('.json', '.jsonl', '.csv', '.tsv', '.txt'):
                 runs += [runs_of_words(text, rules.benchmark_words) for text in _texts(file)]
         if len(names) + len(runs) == before:
-            raise FileNotFoundError(f'The benchmark {path} has no pictures and no texts. Give its folder, or a file.')
+            raise FileNotFoundError(f'The benchmark {path} has no images and no texts. Give its folder, or a file.')
     every = np.unique(np.concatenate(runs)) if runs else np.zeros(0, np.uint64)
     np.savez(out, looks=as_words(looks), names=np.array(names, str), runs=every)
     return out

@@ -1,9 +1,9 @@
-"""Fetches the pictures of pages, politely, into WARC files that `pages.py` reads like any others.
+"""Fetches the images of pages, politely, into WARC files that `pages.py` reads like any others.
 
 It says who it is, obeys robots.txt (RFC 9309) and what servers reserve (X-Robots-Tag, TDMRep), and waits between two
 requests to a host. It connects to public addresses only: a page may name any URL, and must not reach this machine's
 own network through it. Every attempt leaves a record, so that a second run goes on where the first one ended, and asks
-again for what failed for a moment, and so that the ledger can say why a picture is missing.
+again for what failed for a moment, and so that the ledger can say why an image is missing.
 """
 
 import concurrent.futures
@@ -32,14 +32,14 @@ from flamingo_jax.building.page import join
 from flamingo_jax.errors import UserError
 from flamingo_jax.locks import alone_in
 
-REFUSED = 'flamingo-refused'  # Field of the metadata record of a picture that was not fetched.
+REFUSED = 'flamingo-refused'  # Field of the metadata record of an image that was not fetched.
 # What may be otherwise in an hour.
-PASSING = ('refused/picture_unreachable', 'refused/picture_timeout', 'refused/picture_robots_unknown')
+PASSING = ('refused/image_unreachable', 'refused/image_timeout', 'refused/image_robots_unknown')
 WARC_BYTES = 10**9  # About the size of a WARC file.
 
 
 class Refused(Exception):
-    """A picture that is not fetched. The message is the rule's name."""
+    """An image that is not fetched. The message is the rule's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Politeness:
     longest_delay: float = 30.0  # A host that asks for a longer delay is left alone.
     hosts: int = 16  # That are asked at once.
     timeout: float = 10.0  # Seconds without an answer,
-    deadline: float = 60.0  # and in all, for one picture.
+    deadline: float = 60.0  # and in all, for one image.
     most_bytes: int = 20_000_000
     redirects: int = 5
     private_networks: bool = False  # For tests, whose server is on the loopback.
@@ -60,7 +60,7 @@ class Politeness:
         """Raises ValueError if nobody could be asked about the requests."""
         if not re.search(r'@|https?://', self.contact):
             raise UserError(
-                f'The contact {self.contact!r} is neither a URL nor an e-mail address. Whose pictures are fetched has '
+                f'The contact {self.contact!r} is neither a URL nor an e-mail address. Whose images are fetched has '
                 'to be able to reach you.'
             )
 
@@ -89,10 +89,10 @@ class Answer:
 
 @alone_in('out')
 def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callable[[], bool] = lambda: False) -> int:
-    """Fetches pictures into `out`/fetched-NNNNN.warc.gz, and returns how many are new there.
+    """Fetches images into `out`/fetched-NNNNN.warc.gz, and returns how many are new there.
 
     Args:
-      urls: of the pictures. Those of which `out` has a record that `is_final` are left out.
+      urls: of the images. Those of which `out` has a record that `is_final` are left out.
       stop: is asked before each request; True ends the run, which can go on later.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def fetch(urls: Iterable[str], out: pathlib.Path, how: Politeness, stop: Callabl
         if url not in done:
             by_host.setdefault(urllib.parse.urlsplit(url).netloc, []).append(url)
     total = sum(map(len, by_host.values()))
-    bar = tqdm(total=total, desc='fetching', unit=' pictures', delay=1)
+    bar = tqdm(total=total, desc='fetching', unit=' images', delay=1)
     numbers = [int(found[1]) for file in files if (found := re.fullmatch(r'fetched-(\d+)\.warc\.gz', file.name))]
     with contextlib.closing(_Writer(out, max(numbers, default=-1) + 1)) as writer, bar:
 
@@ -146,7 +146,7 @@ class Host:
         self._rules: dict[str, tuple[Protego, list[tuple[Protego, bool]]] | Refused] = {}
 
     def get(self, url: str) -> Answer:
-        """Fetches one picture, through redirects.
+        """Fetches one image, through redirects.
 
         Raises:
           Refused: it is not to be fetched, or cannot be.
@@ -157,12 +157,12 @@ class Host:
             self._check(url, ends)
             answer = self._ask(url, ends, self._how.most_bytes)
             if opted_out(answer.every('x-robots-tag'), answer.every('tdm-reservation')):
-                raise Refused('picture_opt_out')
+                raise Refused('image_opt_out')
             return answer
 
         answer = self._follow(url, ask)
         if answer.status in warc.REDIRECTS:
-            raise Refused('picture_redirects')
+            raise Refused('image_redirects')
         return answer
 
     def _follow(self, url: str, ask: Callable[[str], Answer]) -> Answer:
@@ -175,7 +175,7 @@ class Host:
                 break
             url = join(url, answer.get('location'))
             if not url:
-                raise Refused('picture_url')
+                raise Refused('image_url')
             if url in seen:
                 break
         return answer
@@ -188,24 +188,24 @@ class Host:
             try:
                 self._rules[root] = self._robots(root, ends), self._reservations(root, ends)
             except Refused as error:
-                self._rules[root] = error  # Of this visit: a dead host is not asked for each of its pictures.
+                self._rules[root] = error  # Of this visit: a dead host is not asked for each of its images.
         rules = self._rules[root]
         if isinstance(rules, Refused):
             raise Refused(str(rules))
         robots, reservations = rules
         if not robots.can_fetch(url, AGENT):
-            raise Refused('picture_robots')
+            raise Refused('image_robots')
         delay = robots.crawl_delay(AGENT) or 0
         if delay > self._how.longest_delay:
-            raise Refused('picture_robots_delay')
+            raise Refused('image_robots_delay')
         self._next = max(self._next, self._last + delay)
         if reserved(url, reservations):
-            raise Refused('picture_opt_out')
+            raise Refused('image_opt_out')
 
     def _robots(self, root: str, ends: float) -> Protego:
         answer = self._follow(f'{root}/robots.txt', lambda url: self._ask(url, ends, FILE_BYTES))
         if _is_busy(answer.status):
-            raise Refused('picture_robots_unknown')  # RFC 9309: as if it forbade everything.
+            raise Refused('image_robots_unknown')  # RFC 9309: as if it forbade everything.
         # RFC 9309: without one everything is allowed, and after redirects without end as well.
         return read_robots(answer.data if answer.status == 200 else b'')
 
@@ -223,9 +223,9 @@ class Host:
         try:
             port = parts.port or (443 if parts.scheme == 'https' else 80)
         except ValueError:
-            raise Refused('picture_url') from None
+            raise Refused('image_url') from None
         if parts.scheme not in ('http', 'https') or not parts.hostname:
-            raise Refused('picture_url')
+            raise Refused('image_url')
         address = self._address(parts.hostname, port)
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._last = time.monotonic()
@@ -243,16 +243,16 @@ class Host:
                 blocks.append(block)
                 size += len(block)
                 if size > most:
-                    raise Refused('picture_max_bytes')
+                    raise Refused('image_max_bytes')
                 if time.monotonic() > ends:
-                    raise Refused('picture_timeout')
+                    raise Refused('image_timeout')
             if response.length:  # Of a body that ended early; `read1` does not tell.
-                raise Refused('picture_unreachable')
+                raise Refused('image_unreachable')
             return Answer(response.status, response.getheaders(), b''.join(blocks))
         except TimeoutError as error:
-            raise Refused('picture_timeout') from error
+            raise Refused('image_timeout') from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Refused('picture_unreachable') from error
+            raise Refused('image_unreachable') from error
         finally:
             connection.close()
 
@@ -261,9 +261,9 @@ class Host:
         try:
             found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
         except (OSError, UnicodeError) as error:
-            raise Refused('picture_unreachable') from error
+            raise Refused('image_unreachable') from error
         if not self._how.private_networks and not all(map(is_public, found)):
-            raise Refused('picture_private_network')
+            raise Refused('image_private_network')
         return min(found, key=lambda one: (':' in one, one))
 
 

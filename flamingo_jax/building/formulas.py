@@ -1,4 +1,4 @@
-"""Formulas of a page as LaTeX: what MathML, MathJax, KaTeX and Wikipedia's pictures of formulas say."""
+"""Formulas of a page as LaTeX: what MathML, MathJax, KaTeX and Wikipedia's images of formulas say."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 FORMULA = re.compile(r'\$\$.+?\$\$|\$[^$\n]+\$', re.DOTALL)
 # What shows a formula a second time, for eyes or for ears.
 SHOWN_AGAIN = frozenset('katex-html mathjax mathjax_preview mathjax_display mathjax_svg mjx_assistive_mathml'.split())
-PICTURES = frozenset('latex math mwe-math-fallback-image-display mwe-math-fallback-image-inline tex'.split())
+IMAGES = frozenset('latex math mwe-math-fallback-image-display mwe-math-fallback-image-inline tex'.split())
 NAMES = (
     '≤le ≥ge ≠ne ×times ·cdot ⋅cdot ±pm →to ∞infty ∈in ∑sum ∏prod ∫int ∂partial ∇nabla ≈approx αalpha βbeta γgamma '
     'δdelta εepsilon θtheta λlambda μmu πpi ρrho σsigma φphi ωomega ΔDelta ΣSigma ΩOmega'
@@ -28,7 +28,7 @@ def formula(node: Any, tag: str, names: str) -> str | None:
         kind = (node.getattr('type') or '').lower()
         return _dollars(node.text or '', 'display' in kind) if kind.startswith('math/tex') else None
     if tag == 'img':
-        known = PICTURES.intersection(names.split())
+        known = IMAGES.intersection(names.split())
         return _dollars(node.getattr('alt') or '', any('display' in one for one in known)) if known else None
     return '' if SHOWN_AGAIN.intersection(names.split()) else None
 

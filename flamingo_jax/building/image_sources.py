@@ -1,4 +1,4 @@
-"""Where the pictures of a page come from: every way in which today's web says so.
+"""Where the images of a page come from: every way in which today's web says so.
 
     <img src srcset data-src ...>  <picture><source>  <amp-img>  <object data>  <embed src>  <video poster>
     <input type=image>  <svg><image href>  <div role=img style="background-image: url(...)">  <meta property=og:image>
@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-MOST = 4  # Candidates of a picture.
+MOST = 4  # Candidates of an image.
 TAGS = frozenset('amp-anim amp-img img picture'.split())
-HOLDERS = frozenset('embed input object svg video'.split())  # May show a picture, and are left out otherwise.
+HOLDERS = frozenset('embed input object svg video'.split())  # May show an image, and are left out otherwise.
 ANY = 'img, amp-img, amp-anim, source[srcset], object[data], video[poster], image'  # For a query of what holds some.
-# Attributes of lazily loaded pictures (OBELICS, step 3), and of those that its list lacks.
+# Attributes of lazily loaded images (OBELICS, step 3), and of those that its list lacks.
 LAZY = (
     'data-src data-src-fg data-scroll-image data-lateloadsrc data-img-src data-original data-gt-lazy-src data-lazy '
     'data-lazy-src src2 data-echo data-ll-src data-cfsrc data-ezsrc data-image data-url data-hi-res-src data-full-src '
@@ -30,7 +30,7 @@ _BACKGROUND = re.compile(r'background(?:-image)?\s*:[^;]*?url\(\s*[\'"]?([^\'")]
 
 
 class Sources(NamedTuple):
-    """The candidates of a picture, the best first, as they are written."""
+    """The candidates of an image, the best first, as they are written."""
 
     urls: list[str]
     inline: str = ''  # A data: URL, which is a placeholder if there are others.
@@ -38,10 +38,10 @@ class Sources(NamedTuple):
 
 
 def sources(node: Any) -> Sources:
-    """The candidates of an element of `TAGS` or `HOLDERS`; none if it shows no picture."""
+    """The candidates of an element of `TAGS` or `HOLDERS`; none if it shows no image."""
     tag = node.tag
     if tag == 'picture':
-        return _of_picture(node)
+        return _of_picture_element(node)
     if tag in TAGS:
         return _of_image(node)
     if tag == 'svg':
@@ -70,7 +70,7 @@ def backgrounds(node: Any, names: Sequence[str], style: str) -> str:
 
 
 def of_metas(tree: Any) -> list[str]:
-    """The pictures that the head of a page names for those who link to it."""
+    """The images that the head of a page names for those who link to it."""
     if tree.head is None:
         return []
     found = []
@@ -96,7 +96,7 @@ def _size(descriptor: str) -> float:
     return float(found[1]) if found else 1.0
 
 
-def _of_picture(node) -> Sources:
+def _of_picture_element(node) -> Sources:
     sets = [
         one.getattr(name) or ''
         for one in node.get_elements_by_tag_name('source')
@@ -119,7 +119,7 @@ def _of_image(node) -> Sources:
     read = {name: (node.getattr(name) or '').strip() for name in names if name not in ('alt', 'style', 'id')}
     sets = [candidates(read[name]) for name in LAZY_SETS if name in read]
     lazy = [read[name] for name in LAZY if name in read]
-    # Scripts have other names for the same; a URL of a picture tells.
+    # Scripts have other names for the same; a URL of an image tells.
     lazy += [value for name, value in read.items() if name.startswith('data-') and name not in LAZY and _is_url(value)]
     shown = [*candidates(read.get('srcset', '')), read.get('src', '')]
     by_script = [url for one in sets for url in one] + lazy

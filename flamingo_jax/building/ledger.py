@@ -21,26 +21,26 @@ class Dropped:
     """A thing that is not in the data set."""
 
     rule: str  # Its name; that of the config's field if it has one, such as 'text_min_words'.
-    what: str  # 'file', 'record', 'page', 'text', 'picture', 'film' or 'document'.
+    what: str  # 'file', 'record', 'page', 'text', 'image', 'video' or 'document'.
     where: str  # The page's URL, or the file.
     place: int = -1  # In the page or file, in reading order; -1 is the whole.
-    excerpt: str = ''  # The beginning of a text, the URL of a picture, or what an error said.
+    excerpt: str = ''  # The beginning of a text, the URL of an image, or what an error said.
     value: int | float | None = None  # What the rule measured.
-    pictures: int = 0  # How many pictures of a page or a document go with it.
-    picture: bytes = dataclasses.field(default=b'', repr=False)  # To look at; not in the JSON lines.
+    images: int = 0  # How many images of a page or a document go with it.
+    image: bytes = dataclasses.field(default=b'', repr=False)  # To look at; not in the JSON lines.
 
     def line(self) -> str:
         """The line of JSON in the stored ledger."""
         fields = dict(where=self.where, place=self.place, what=self.what, rule=self.rule)
         if self.value is not None:
             fields['value'] = round(float(self.value), 4)
-        if self.pictures:
-            fields['pictures'] = self.pictures
+        if self.images:
+            fields['images'] = self.images
         return json.dumps(fields | dict(excerpt=self.excerpt[:EXCERPT]), ensure_ascii=False)
 
 
 def check_sums(counts: Mapping[str, Any]) -> None:
-    """Checks that what was read is kept or dropped: every record, every document, and every picture of every page.
+    """Checks that what was read is kept or dropped: every record, every document, and every image of every page.
 
     Args:
       counts: those of ledger.json. Without 'read', which sources of pages count, nothing is checked.
@@ -60,7 +60,7 @@ def check_sums(counts: Mapping[str, Any]) -> None:
     sums = dict(
         record=sum(number for kind, number in counts['read']['record'].items() if kind != 'all') + dropped('record'),
         document=sum(split['documents'] for split in kept) + dropped('page', 'document'),
-        picture=sum(split['pictures'] for split in kept) + dropped('picture'),
+        image=sum(split['images'] for split in kept) + dropped('image'),
     )
     for what, found in sums.items():
         read = counts['read'].get(what, {}).get('all', 0)

@@ -73,13 +73,11 @@ def _document(document: Mapping[str, Any], lost: list[dict[str, Any]]) -> str:
     parts = ''
     for part in document['parts']:
         parts += (
-            f'<p dir=auto>{html.escape(part["text"])}</p>'
-            if 'text' in part
-            else f'<img src="{part["picture"]}" alt="">'
+            f'<p dir=auto>{html.escape(part["text"])}</p>' if 'text' in part else f'<img src="{part["image"]}" alt="">'
         )
     more = f'<p class=hint>and {len(lost) - SHOWN} more</p>' if len(lost) > SHOWN else ''
     things = ''.join(_thing(thing) for thing in lost[:SHOWN])
-    meta = html.escape(json.dumps({k: v for k, v in document['meta'].items() if k != 'pictures'}, ensure_ascii=False))
+    meta = html.escape(json.dumps({k: v for k, v in document['meta'].items() if k != 'images'}, ensure_ascii=False))
     title = html.escape(document['url'] or document['id'])
     return (
         f'<h3>{title}</h3><p class=hint>{meta}</p><div class=pair><div class=kept>{parts}</div>'
@@ -89,7 +87,7 @@ def _document(document: Mapping[str, Any], lost: list[dict[str, Any]]) -> str:
 
 def _thing(thing: Mapping[str, Any], where: bool = False) -> str:
     value = f' ({thing["value"]})' if 'value' in thing else ''
-    image = f'<img src="{thing["picture"]}" alt="">' if thing.get('picture') else ''
+    image = f'<img src="{thing["image"]}" alt="">' if thing.get('image') else ''
     place = f'<br><small>{html.escape(thing["where"])}</small>' if where else ''
     label = f'<b>{html.escape(thing["rule"])}</b>{value}'
     return f'<div class=thing>{label} {image}<span dir=auto>{html.escape(thing["excerpt"])}</span>{place}</div>'

@@ -1,4 +1,4 @@
-"""Whether a picture is kept, and how it looks: its perceptual hash."""
+"""Whether an image is kept, and how it looks: its perceptual hash."""
 
 import functools
 import io
@@ -14,7 +14,7 @@ from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import eight_bits
 
-# How encoded pictures begin.
+# How encoded images begin.
 BEGINS = (
     (b'\xff\xd8\xff', 'JPEG'),
     (b'\x89PNG\r\n\x1a\n', 'PNG'),
@@ -28,15 +28,15 @@ BEGINS = (
 
 
 class Look(NamedTuple):
-    """A picture that can be read."""
+    """An image that can be read."""
 
     width: int
     height: int
-    hash: bytes  # 256 bits; pictures that look alike differ in few.
+    hash: bytes  # 256 bits; images that look alike differ in few.
 
 
 class LookError(UserError):
-    """A picture that is not kept. Has the rule's name, and what was measured."""
+    """An image that is not kept. Has the rule's name, and what was measured."""
 
     def __init__(self, rule: str, value: int | float | None = None, excerpt: str = ''):
         super().__init__(rule)
@@ -44,35 +44,35 @@ class LookError(UserError):
 
 
 def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
-    """Reads an encoded picture. Its size is checked before it is decoded.
+    """Reads an encoded image. Its size is checked before it is decoded.
 
     Raises:
       LookError: it is not to be kept; `rule` says why.
     """
     if not data:
-        raise LookError('picture_empty', 0)
-    if rules.picture_max_bytes and len(data) > rules.picture_max_bytes:
-        raise LookError('picture_max_bytes', len(data))
+        raise LookError('image_empty', 0)
+    if rules.image_max_bytes and len(data) > rules.image_max_bytes:
+        raise LookError('image_max_bytes', len(data))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # PIL's own warning of bombs; the size is checked below.
             image = PIL.Image.open(io.BytesIO(data), formats=_formats())
     except PIL.Image.DecompressionBombError as error:
-        raise LookError('picture_max_pixels', None, str(error)) from error
+        raise LookError('image_max_pixels', None, str(error)) from error
     except Exception as error:  # Each of PIL's decoders has its own errors for damaged data.
         raise LookError(_what_it_is(data), None, repr(data[:40])) from error
     width, height = image.size
     kind = 'JPEG' if image.format == 'MPO' else image.format  # PIL's name of a JPEG with a preview in it.
-    if kind not in rules.picture_formats:
-        raise LookError('picture_formats', None, str(kind))
-    if min(width, height) < max(rules.picture_min_side, 1):
-        raise LookError('picture_min_side', min(width, height))
-    if rules.picture_max_side and max(width, height) > rules.picture_max_side:
-        raise LookError('picture_max_side', max(width, height))
-    if rules.picture_max_pixels and width * height > rules.picture_max_pixels:
-        raise LookError('picture_max_pixels', width * height)
-    if rules.picture_aspect and max(width, height) > rules.picture_aspect * min(width, height):
-        raise LookError('picture_aspect', max(width, height) / min(width, height))
+    if kind not in rules.image_formats:
+        raise LookError('image_formats', None, str(kind))
+    if min(width, height) < max(rules.image_min_side, 1):
+        raise LookError('image_min_side', min(width, height))
+    if rules.image_max_side and max(width, height) > rules.image_max_side:
+        raise LookError('image_max_side', max(width, height))
+    if rules.image_max_pixels and width * height > rules.image_max_pixels:
+        raise LookError('image_max_pixels', width * height)
+    if rules.image_aspect and max(width, height) > rules.image_aspect * min(width, height):
+        raise LookError('image_aspect', max(width, height) / min(width, height))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -81,19 +81,19 @@ def look_at(data: bytes, rules: PageRules = DEFAULT) -> Look:
             image = eight_bits(image)
             grey = _small(_on_white(image, 'L'))
             spread = _spread(grey)
-            if spread <= rules.picture_one_colour:  # Two colours may have one grey.
+            if spread <= rules.image_one_colour:  # Two colours may have one grey.
                 spread = _spread(_small(_on_white(image, 'RGB')))
     except Exception as error:  # As above.
-        raise LookError('picture_damaged', None, f'{type(error).__name__}: {error}') from error
-    if rules.picture_one_colour and spread <= rules.picture_one_colour:
-        raise LookError('picture_one_colour', spread)
+        raise LookError('image_damaged', None, f'{type(error).__name__}: {error}') from error
+    if rules.image_one_colour and spread <= rules.image_one_colour:
+        raise LookError('image_one_colour', spread)
     return Look(width, height, perceptual_hash(np.asarray(grey)))
 
 
 def _on_white(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    """A picture in grey ('L') or colour ('RGB'), with white where it is transparent.
+    """An image in grey ('L') or colour ('RGB'), with white where it is transparent.
 
-    In grey first: to scale one channel takes a third of the time of a picture with its transparency.
+    In grey first: to scale one channel takes a third of the time of an image with its transparency.
     """
     if not image.has_transparency_data:
         return image.convert(mode)
@@ -149,7 +149,7 @@ def _formats() -> list[str]:
 
 
 def format_of(data: bytes) -> str:
-    """The format of an encoded picture, by its first bytes; '' if it is none. Says nothing of the rest."""
+    """The format of an encoded image, by its first bytes; '' if it is none. Says nothing of the rest."""
     for begins, name in BEGINS:
         if data.startswith(begins):
             return name
@@ -178,9 +178,9 @@ def first_frame(data: bytes) -> bytes:
 
 
 def _what_it_is(data: bytes) -> str:
-    """The rule's name for what is not a picture."""
+    """The rule's name for what is not an image."""
     begin = data[:1000].lstrip().lower()
     if begin.startswith((b'<!doctype html', b'<html', b'<head', b'<body')):
-        return 'picture_is_html'
+        return 'image_is_html'
     found = format_of(data)
-    return 'picture_svg' if found == 'SVG' else 'picture_formats' if found == 'JXL' else 'picture_unreadable'
+    return 'image_svg' if found == 'SVG' else 'image_formats' if found == 'JXL' else 'image_unreadable'

@@ -1,8 +1,8 @@
-"""HTML -> texts and pictures in reading order.
+"""HTML -> texts and images in reading order.
 
 The page is walked once, in document order, without changing it. The rules of tags are those of OBELICS's simplification
 of the DOM (Laurençon et al. 2023, appendix A.2; step 2 of its code). Six differ, since they lose what readers want:
-list items stay; in a table, prose and pictures stay, while bare cells go; the header of an article stays; what HTML has
+list items stay; in a table, prose and images stay, while bare cells go; the header of an article stays; what HTML has
 no element for stays; a date is one line, whose class has `date` as a word, not as a part of `update`; what follows a
 link to more stays. Two are added: what is hidden goes, and what the page itself declares as a menu, a banner or a
 search.
@@ -40,7 +40,7 @@ WIDE = ('utf-16-le', 'utf-16-be')  # Charsets in which a tag is not ASCII.
 AS_BROWSERS = {'shift_jis': 'cp932', 'euc_kr': 'cp949', 'gbk': 'gb18030', 'big5': 'big5hkscs', 'iso8859-11': 'cp874'}
 SPACES = re.compile(r'\s+')
 PORTS = {'http': 80, 'https': 443}
-# Left out where they stand within a line, but for the pictures that they show.
+# Left out where they stand within a line, but for the images that they show.
 MUTED = frozenset(['aria_hidden', 'button', 'label'])
 AS_IT_IS = ('code', 'formula', 'table')  # Kinds of texts that the rules of prose do not measure.
 BACKGROUNDS = frozenset(image_sources.BACKGROUNDS)
@@ -55,20 +55,20 @@ class Text:
     kind: str  # 'text', 'heading', 'caption', or one of AS_IT_IS.
     links: float  # Share of its characters inside links.
     apart: bool  # Whether an empty line stands before it.
-    block: int  # The place of the block's beginning. Pictures within a sentence divide it into texts of one block.
-    picture: int = -1  # The place of the picture whose alternative text it is.
+    block: int  # The place of the block's beginning. Images within a sentence divide it into texts of one block.
+    image: int = -1  # The place of the image whose alternative text it is.
     level: int = 0  # Of a heading: 1 is the highest, 7 is of none of h1 to h6; 0 is no heading.
 
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A picture, by its URL."""
+    """An image, by its URL."""
 
     place: int
     url: str
     width: int | None = None  # As the page wants it shown, in pixels.
     height: int | None = None
-    others: tuple[str, ...] = ()  # Of the same picture, if the first is not to be had.
+    others: tuple[str, ...] = ()  # Of the same image, if the first is not to be had.
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def decode(data: bytes, declared: str = '') -> tuple[str, str]:
 
 
 def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFAULT) -> Page:
-    """The texts and pictures of a page.
+    """The texts and images of a page.
 
     Args:
       data: HTML.
@@ -160,8 +160,8 @@ def read_page(data: bytes, url: str, declared: str = '', rules: PageRules = DEFA
     if wrong:
         walk.drop('charset_declared', 'declaration', wrong)
     walk.page(body)
-    if rules.page_meta_picture and not any(isinstance(node, Link) for node in walk.nodes):
-        walk.picture_of_metas(image_sources.of_metas(tree))
+    if rules.page_meta_image and not any(isinstance(node, Link) for node in walk.nodes):
+        walk.image_of_metas(image_sources.of_metas(tree))
     if not walk.nodes:
         raise PageError('page_empty')
     return Page(url, tuple(walk.nodes), tuple(walk.dropped))
@@ -174,14 +174,14 @@ class _Walk:
         self.url, self.rules, self.base = url, rules, base  # `base` is what relative links start from.
         self.nodes: list[Text | Link] = []
         self.dropped: list[Dropped] = []
-        self.place, self.pictures = 0, 0
+        self.place, self.images = 0, 0
         self._pieces: list[str] = []
         self._in_link, self._linked = 0, 0
         self._open: dict[
             str, int
         ] = {}  # Kinds of open elements: 'heading', 'caption', 'table', 'prose', 'article', 'a'.
         self._apart, self._block = True, 0
-        self._waiting = False  # Whether the last picture is loaded by a script, and nothing came after it.
+        self._waiting = False  # Whether the last image is loaded by a script, and nothing came after it.
 
     def drop(self, rule: str, what: str, excerpt: str = '', value: int | float | None = None) -> None:
         """Notes what is not kept, at its place."""
@@ -231,9 +231,9 @@ class _Walk:
             self._pieces.append('\n')
             return None
         if tag in image_sources.TAGS:
-            self._picture(node, image_sources.sources(node))
+            self._image(node, image_sources.sources(node))
             return None
-        if tag == 'noscript':  # Its text is for others, its pictures are those that a script would load.
+        if tag == 'noscript':  # Its text is for others, its images are those that a script would load.
             self._open[tag] = self._open.get(tag, 0) + 1
             self._open['mute'] = self._open.get('mute', 0) + 1
             return tag, 'mute'
@@ -299,7 +299,7 @@ class _Walk:
         return f'tag_{tag}' if tag in LEFT_OUT else ''
 
     def _leave_out(self, node, rule: str) -> tuple[str, ...] | None:
-        """Notes an element that is left out, and its pictures, but for those that it shows within the text."""
+        """Notes an element that is left out, and its images, but for those that it shows within the text."""
         if rule == 'tag_pre' and self.rules.text_code and (code := tables.code(node)):
             self._as_it_is('code', code)
             return None
@@ -313,30 +313,30 @@ class _Walk:
             return ('mute',)
         shown = image_sources.sources(node) if node.tag in image_sources.HOLDERS and rule == f'tag_{node.tag}' else None
         if shown and shown.urls:
-            self._picture(node, shown)
+            self._image(node, shown)
             if node.tag != 'video':
                 return None
         elif node.tag == 'svg':
-            self.drop('picture_svg', 'picture', text)
+            self.drop('image_svg', 'image', text)
         for tag in ('img', 'amp-img'):
             for image in node.get_elements_by_tag_name(tag):
                 found = image_sources.sources(image)
-                self._count_picture()
-                self.drop(rule, 'picture', next((join(self.base, url) or url for url in found.urls), found.inline))
+                self._count_image()
+                self.drop(rule, 'image', next((join(self.base, url) or url for url in found.urls), found.inline))
         return None
 
     def _background(self, node, attributes: Sequence[str], style: str) -> None:
-        """The background of an element: a picture if the page says that it is one, else decoration."""
+        """The background of an element: an image if the page says that it is one, else decoration."""
         if 'url(' not in style and not BACKGROUNDS.intersection(attributes):
             return
         url = image_sources.backgrounds(node, attributes, style)
         if not url:
             return
         if (node.getattr('role') or '').lower() == 'img' or 'aria-label' in attributes:
-            self._picture(node, image_sources.Sources([url]))
+            self._image(node, image_sources.Sources([url]))
         else:
-            self._count_picture()
-            self.drop('picture_background', 'picture', join(self.base, url) or url)
+            self._count_image()
+            self.drop('image_background', 'image', join(self.base, url) or url)
 
     def _text(self, text: str) -> None:
         if self._open.get('mute'):
@@ -387,50 +387,50 @@ class _Walk:
             self.nodes.append(Text(self.place, text, kind, 0.0, True, self.place))
             self._apart = True
 
-    def _picture(self, node, found: image_sources.Sources) -> None:
+    def _image(self, node, found: image_sources.Sources) -> None:
         self._flush(block_ends=False)
         urls = [url for url in (join(self.base, one) for one in found.urls) if url]
         if self._waiting and self._open.get('noscript'):
             return self._fall_back(urls)
-        self._count_picture()
+        self._count_image()
         self._waiting = found.lazy or not urls
         if not urls and found.urls:
-            self.drop('picture_url', 'picture', found.urls[0])
+            self.drop('image_url', 'image', found.urls[0])
         elif not urls and found.inline:
-            self.drop('picture_inline', 'picture', found.inline[:60])
+            self.drop('image_inline', 'image', found.inline[:60])
         elif not urls:
-            self.drop('picture_without_source', 'picture', node.getattr('alt') or '')
+            self.drop('image_without_source', 'image', node.getattr('alt') or '')
         else:
             size = _pixels(node.getattr('width')), _pixels(node.getattr('height'))
             self.place += 1
             self.nodes.append(Link(self.place, urls[0], *size, others=tuple(dict.fromkeys(urls[1:]))))
-            if self.rules.picture_alt and (alt := texts.clean(node.getattr('alt') or '')[0]):
+            if self.rules.image_alt and (alt := texts.clean(node.getattr('alt') or '')[0]):
                 shown = self.place
                 self.place += 1
                 self.nodes.append(Text(self.place, alt, 'caption', 0.0, False, self.place, shown))
 
     def _fall_back(self, urls: Sequence[str]) -> None:
-        """What a <noscript> shows for the picture before it, which a script would load."""
+        """What a <noscript> shows for the image before it, which a script would load."""
         self._waiting = False
         last = self.nodes[-1] if self.nodes else None
         if isinstance(last, Link) and last.place == self.place:
             others = dict.fromkeys([*last.others, *(url for url in urls if url != last.url)])
             self.nodes[-1] = dataclasses.replace(last, others=tuple(others)[: image_sources.MOST - 1])
-        elif urls:  # The picture before has no URL of its own.
+        elif urls:  # The image before has no URL of its own.
             self.dropped.pop()
             self.nodes.append(Link(self.place, urls[0], others=tuple(urls[1:])))
 
-    def picture_of_metas(self, found: Sequence[str]) -> None:
-        """Begins a page without pictures by the one that its head names."""
+    def image_of_metas(self, found: Sequence[str]) -> None:
+        """Begins a page without images by the one that its head names."""
         urls = [url for url in (join(self.base, one) for one in found) if url]
         if urls:
-            self._count_picture()
+            self._count_image()
             self.nodes.insert(0, Link(0, urls[0], others=tuple(dict.fromkeys(urls[1:]))))
 
-    def _count_picture(self) -> None:
-        self.pictures += 1
-        if self.rules.page_max_pictures and self.pictures > self.rules.page_max_pictures:
-            raise PageError('page_max_pictures', self.pictures)
+    def _count_image(self) -> None:
+        self.images += 1
+        if self.rules.page_max_images and self.images > self.rules.page_max_images:
+            raise PageError('page_max_images', self.images)
 
 
 # What is left out with all that is in it. An element of another name is shown as a browser shows it, within its line.

@@ -2,11 +2,11 @@
 
     files ── read ──┬── wishes of hosts ───────┬─────────────────────┐
                     ├── pages ─ latest of a URL ┴─ permitted ┬── links ┴─ permitted ┬─ judged ─┬─ whole ─┬─ documents
-                    └── pictures (where they are) ──────────┼──────────────────────┘          │         │
+                    └── images (where they are) ──────────┼──────────────────────┘          │         │
                                                             └── keys of texts ── duplicates ──┴─ marks ─┘
 
-Only short facts are grouped: where a page or a picture is, its hashes, and what is wrong with it. They are grouped in
-files (`spill.py`). In the end each page is read a second time from its place, and its pictures for the first time in
+Only short facts are grouped: where a page or an image is, its hashes, and what is wrong with it. They are grouped in
+files (`spill.py`). In the end each page is read a second time from its place, and its images for the first time in
 full. So memory holds one page. What shares a key, such as the pages with one logo, may be more than memory holds: it is
 counted and gone through, never listed.
 """
@@ -30,8 +30,8 @@ from flamingo_jax.building.runner import beam
 from flamingo_jax.building.spill import GroupOnDisk
 from flamingo_jax.building.write import Sources
 
-OPTED_OUT = 'refused/picture_opt_out'
-SAMPLED_BYTES = 100_000  # A dropped picture of at most so many bytes may be shown in the ledger.
+OPTED_OUT = 'refused/image_opt_out'
+SAMPLED_BYTES = 100_000  # A dropped image of at most so many bytes may be shown in the ledger.
 
 
 class Found(NamedTuple):
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     place: warc.Place
     part: int  # Of the page, if it is divided.
     language: str
-    links: tuple[tuple[int, tuple[str, ...]], ...]  # Place in the page and URLs of each picture, the best first.
+    links: tuple[tuple[int, tuple[str, ...]], ...]  # Place in the page and URLs of each image, the best first.
     lines: tuple[bytes, ...]  # Key of each text.
     keys: tuple[bytes, ...]  # Of all texts together, which pages of the same or nearly the same text share.
 
@@ -62,14 +62,14 @@ class Wish(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A candidate of a picture of a page."""
+    """A candidate of an image of a page."""
 
     page: str  # The id of the document,
     where: str  # and the URL.
     place: int
-    rank: int  # Of the candidates of one picture, 0 is the best.
+    rank: int  # Of the candidates of one image, 0 is the best.
     url: str
-    is_one: bool  # Whether the picture has no other.
+    is_one: bool  # Whether the image has no other.
 
 
 class Lacking(NamedTuple):
@@ -83,7 +83,7 @@ class Lacking(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A picture of a page that the rules of pictures keep."""
+    """An image of a page that the rules of images keep."""
 
     place: int
     rank: int
@@ -94,7 +94,7 @@ class Shown(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """A page with its pictures."""
+    """A page with its images."""
 
     found: Found
     shown: tuple[Shown, ...]
@@ -102,11 +102,11 @@ class Whole(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PageSource:
-    """Where pages and their pictures come from."""
+    """Where pages and their images come from."""
 
     warcs: tuple[str, ...]
     rules: PageRules
-    pictures: str = ''  # A folder of pictures at HOST/PATH, or named by the SHA-256 of their URL; '' is none.
+    images: str = ''  # A folder of images at HOST/PATH, or named by the SHA-256 of their URL; '' is none.
     benchmarks: str = ''  # A file of `index_benchmarks`; '' is none.
     licence: str = ''
 
@@ -118,9 +118,7 @@ class PageSource:
             | 'files' >> beam.Create(self.warcs)
             | 'spread files' >> beam.Reshuffle()
             | 'read'
-            >> beam.ParDo(_Read(self, work)).with_outputs(
-                'pictures', 'moved', 'wishes', 'read', 'dropped', main='pages'
-            )
+            >> beam.ParDo(_Read(self, work)).with_outputs('images', 'moved', 'wishes', 'read', 'dropped', main='pages')
         )
         latest = dict(captures=read.pages) | 'by url' >> GroupOnDisk(work) | 'latest' >> _split(_latest)
         pages = (
@@ -133,10 +131,10 @@ class PageSource:
             | 'links by host' >> GroupOnDisk(work)
             | 'links permitted' >> beam.FlatMap(_permitted_links).with_outputs('dropped', 'lacking', main='main')
         )
-        moved = redirects.followed(read.moved, read.pictures, work)
+        moved = redirects.followed(read.moved, read.images, work)
         judged = (
-            dict(links=links.main, pictures=read.pictures, moved=moved)
-            | 'by picture' >> GroupOnDisk(work)
+            dict(links=links.main, images=read.images, moved=moved)
+            | 'by image' >> GroupOnDisk(work)
             | 'judge' >> beam.ParDo(_Judge(self)).with_outputs('dropped', 'lacking', main='main')
         )
         keys = (
@@ -225,13 +223,13 @@ def read_texts(response: warc.Response, rules: PageRules) -> Read:
             if not judged[node.block]:
                 kept.append(node)
         elif (
-            rules.picture_min_side
-            and min(s for s in (node.width, node.height, 10**6) if s is not None) < rules.picture_min_side
+            rules.image_min_side
+            and min(s for s in (node.width, node.height, 10**6) if s is not None) < rules.image_min_side
         ):
             least = min(s for s in (node.width, node.height) if s is not None)
-            dropped.append(Dropped('picture_min_side', 'picture', read.url, node.place, node.url, least))
+            dropped.append(Dropped('image_min_side', 'image', read.url, node.place, node.url, least))
         elif node.url in seen:
-            dropped.append(Dropped('picture_repeated', 'picture', read.url, node.place, node.url))  # OBELICS, step 14.
+            dropped.append(Dropped('image_repeated', 'image', read.url, node.place, node.url))  # OBELICS, step 14.
         else:
             seen.add(node.url)
             links.append(node)
@@ -244,7 +242,7 @@ def read_texts(response: warc.Response, rules: PageRules) -> Read:
 
 
 def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:
-    """Texts as they were before pictures within a sentence divided them."""
+    """Texts as they were before images within a sentence divided them."""
     blocks: dict[int, Text] = {}
     for node in nodes:
         begun = blocks.get(node.block)
@@ -257,7 +255,7 @@ def blocks_of(nodes: Sequence[Text]) -> dict[int, Text]:
 
 
 class _Read(beam.DoFn):
-    """A file -> its pages that the rules of texts keep, where its pictures are, and keys of the texts."""
+    """A file -> its pages that the rules of texts keep, where its images are, and keys of the texts."""
 
     def __init__(self, source: PageSource, work: str):
         self._source, self._work = source, work
@@ -284,7 +282,7 @@ class _Read(beam.DoFn):
         yield from (beam.pvalue.TaggedOutput('read', one) for one in read.items())
 
     def _response(self, found: warc.Response, read: collections.Counter) -> Generator[Any, None, str]:
-        """What a response is: 'page', 'picture', 'redirect' or 'host'; '' if nothing of these. Counts what it reads."""
+        """What a response is: 'page', 'image', 'redirect' or 'host'; '' if nothing of these. Counts what it reads."""
         kind = ''
         if (file := optouts.file_of_wishes(found.url)) and (found.status == 200 or 400 <= found.status < 500):
             wish = Wish(found.date, found.place, found.status, file)
@@ -293,10 +291,10 @@ class _Read(beam.DoFn):
         if found.moved:
             yield beam.pvalue.TaggedOutput('moved', (join_key(found.moved), join_key(found.url)))
             kind = kind or 'redirect'
-        if told := may_be_picture(found):
+        if told := may_be_image(found):
             capture = found.date, found.place, found.status or found.type
-            yield beam.pvalue.TaggedOutput('pictures', (join_key(found.url), capture))
-            kind = kind or ('picture' if told == 'picture' else '')
+            yield beam.pvalue.TaggedOutput('images', (join_key(found.url), capture))
+            kind = kind or ('image' if told == 'image' else '')
         if warc.is_page(found):
             yield from self._page(found, read)
             kind = 'page'
@@ -317,8 +315,8 @@ class _Read(beam.DoFn):
                 yield where, (response.date, response.place, None)  # Older captures are asked for as well.
             return
         counted['document', 'all'] += len(read.parts)
-        counted['picture', 'all'] += sum(one.what == 'picture' for one in read.dropped)
-        counted['picture', 'all'] += sum(len(part.links) for part in read.parts)
+        counted['image', 'all'] += sum(one.what == 'image' for one in read.dropped)
+        counted['image', 'all'] += sum(len(part.links) for part in read.parts)
         yield from map(_drop, read.dropped)
         made = [self._part(response, read, number) for number in range(len(read.parts))]
         yield from (_drop(one) for one in made if isinstance(one, Dropped))
@@ -329,12 +327,12 @@ class _Read(beam.DoFn):
         rules, where = self._source.rules, response.url
         kept, links, broken = read.parts[number]
         whole = '\n'.join(node.text for node in kept)
-        if not broken and len(links) < rules.document_min_pictures:
-            broken = 'document_min_pictures', len(links)
+        if not broken and len(links) < rules.document_min_images:
+            broken = 'document_min_images', len(links)
         if not broken and duplicates.open_benchmarks(self._source.benchmarks).text(whole, rules.benchmark_words):
             broken = 'benchmark_words', None
         if broken:
-            return Dropped(broken[0], 'document', where, -1, whole, broken[1], pictures=len(links))
+            return Dropped(broken[0], 'document', where, -1, whole, broken[1], images=len(links))
         same = [b'=' + duplicates.text_key(whole)] if rules.document_same_text else []
         name = hashlib.sha256(where.encode('utf-8', 'replace')).hexdigest()[:24]
         return Found(
@@ -354,19 +352,19 @@ def _drop(dropped: Dropped):
     return beam.pvalue.TaggedOutput('dropped', dropped)
 
 
-def named_as_picture(url: str) -> bool:
-    """Whether a URL says that it is a picture, whatever its server says."""
-    return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.PICTURES)
+def named_as_image(url: str) -> bool:
+    """Whether a URL says that it is an image, whatever its server says."""
+    return urllib.parse.urlsplit(url).path.lower().endswith(duplicates.IMAGES)
 
 
-def may_be_picture(found: warc.Response) -> str:
-    """'picture' if a response is one, or says why one is not there; 'status' if it may say so; '' if not."""
-    told = found.type.startswith(('image/', 'refused/')) or named_as_picture(found.url)
-    return 'picture' if told or look.format_of(found.data) else 'status' if found.status != 200 else ''
+def may_be_image(found: warc.Response) -> str:
+    """'image' if a response is one, or says why one is not there; 'status' if it may say so; '' if not."""
+    told = found.type.startswith(('image/', 'refused/')) or named_as_image(found.url)
+    return 'image' if told or look.format_of(found.data) else 'status' if found.status != 200 else ''
 
 
 def join_key(url: str) -> str:
-    """By what a link finds its picture: http and https are one."""
+    """By what a link finds its image: http and https are one."""
     return url.split('#')[0].removeprefix('https:').removeprefix('http:')
 
 
@@ -376,7 +374,7 @@ def _latest(group: tuple[str, Mapping[str, Iterable[Capture]]]) -> Iterator[Foun
     _, latest, _ = max(parts['captures'], key=lambda capture: capture[:2])
     for date, place, found in parts['captures']:
         for one in found or ():
-            older = Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}', pictures=len(one.links))
+            older = Dropped('page_url', 'page', url, -1, f'{date} {place.path} {place.offset}', images=len(one.links))
             yield one if place == latest else older
 
 
@@ -401,22 +399,22 @@ def _permitted_pages(group: tuple[str, Mapping[str, Iterable]]) -> Iterator[Foun
     asked = _asked(parts['wishes'])
     for found in parts['pages']:
         why = asked.forbidden(found.url)
-        yield Dropped(f'page_{why}', 'page', found.url, pictures=len(found.links)) if why else found
+        yield Dropped(f'page_{why}', 'page', found.url, images=len(found.links)) if why else found
 
 
 def _permitted_links(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
-    """The links to pictures of a host that it lets be trained on, by what joins them with the pictures."""
+    """The links to images of a host that it lets be trained on, by what joins them with the images."""
     _, parts = group
     asked = _asked(parts['wishes'])
     for link in parts['links']:
         why = asked.forbidden(link.url)
-        yield _lacking(link, f'picture_{why}') if why else (join_key(link.url), link)
+        yield _lacking(link, f'image_{why}') if why else (join_key(link.url), link)
 
 
 def _lacking(link: Wanted, rule: str, value: int | float | None = None, said: str = '', data: bytes = b''):
-    """What is not kept: the picture, or one of its candidates, of which another may be."""
+    """What is not kept: the image, or one of its candidates, of which another may be."""
     if link.is_one:
-        return _drop(Dropped(rule, 'picture', link.where, link.place, f'{link.url}{said}', value, picture=data))
+        return _drop(Dropped(rule, 'image', link.where, link.place, f'{link.url}{said}', value, image=data))
     lacks = Lacking(link.place, link.rank, f'{link.url}{said}', rule, value)
     return beam.pvalue.TaggedOutput('lacking', (link.page, lacks))
 
@@ -430,22 +428,22 @@ def _asked(wishes: Iterable[Wish]) -> optouts.Wishes:
 
 
 class _Judge(beam.DoFn):
-    """A picture with all links to it -> whether it is kept, for each page that shows it."""
+    """An image with all links to it -> whether it is kept, for each page that shows it."""
 
     def __init__(self, source: PageSource):
         self._source = source
 
     def process(self, item) -> Iterator:
-        """Reads the picture once."""
+        """Reads the image once."""
         _, groups = item
         url_of_one = min((link.url for link in groups['links']), default=None)
         if url_of_one is None:
             return
         rules, data, seen, file = self._source.rules, b'', None, None
         try:
-            data, file = self._read([*groups['pictures'], *groups['moved']], url_of_one)
+            data, file = self._read([*groups['images'], *groups['moved']], url_of_one)
             seen = look.look_at(data, rules)
-            name = duplicates.open_benchmarks(self._source.benchmarks).picture(seen.hash, rules.benchmark_distance)
+            name = duplicates.open_benchmarks(self._source.benchmarks).image(seen.hash, rules.benchmark_distance)
             if name:
                 raise look.LookError('benchmark_distance', None, name)
         except look.LookError as error:
@@ -463,28 +461,28 @@ class _Judge(beam.DoFn):
             _, place, _ = latest
             response = warc.read_at(place)
             if optouts.opted_out(response.robots, response.reservations):
-                raise look.LookError('picture_opt_out', None, ', '.join(response.robots))
+                raise look.LookError('image_opt_out', None, ', '.join(response.robots))
             return response.data, (place.path, place.offset)
-        if not latest and (path := file_of_url(self._source.pictures, url)):
-            most = self._source.rules.picture_max_bytes
+        if not latest and (path := file_of_url(self._source.images, url)):
+            most = self._source.rules.image_max_bytes
             with open(path, 'rb') as file:
                 return file.read(most + 1 if most else -1), (path, -1)
         _, _, status = latest or max(captures, default=(None, None, None))
         if isinstance(status, str):
             raise look.LookError(status.removeprefix('refused/'))
-        raise look.LookError('picture_status' if status else 'picture_missing', status)
+        raise look.LookError('image_status' if status else 'image_missing', status)
 
 
 def _text_keys(group: tuple[str, Mapping[str, Iterable]], rules: PageRules) -> Iterator[tuple[bytes, tuple[bool, str]]]:
-    """The keys of a page's texts, with whether it lacks pictures."""
+    """The keys of a page's texts, with whether it lacks images."""
     name, parts = group
-    lacks = len({one.place for one in parts['shown']}) < rules.document_min_pictures
+    lacks = len({one.place for one in parts['shown']}) < rules.document_min_images
     for key in parts['keys']:
         yield key, (lacks, name)
 
 
 def _same_text(group: tuple[bytes, Mapping[str, Iterable[tuple[bool, str]]]]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """All pages but one that share a key, with that one: of a page and its mirror, one that has its pictures."""
+    """All pages but one that share a key, with that one: of a page and its mirror, one that has its images."""
     key, parts = group
     _, first = min(parts['names'])
     rule = 'document_same_text' if key.startswith(b'=') else 'document_near_text'
@@ -494,7 +492,7 @@ def _same_text(group: tuple[bytes, Mapping[str, Iterable[tuple[bool, str]]]]) ->
 
 
 def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
-    """A page with its pictures, unless another page is the same or too few or too many pictures are left."""
+    """A page with its images, unless another page is the same or too few or too many images are left."""
     _, parts = group
     for found in parts['found']:
         same = min(parts['same'], key=lambda one: (one[0] != 'document_same_text', one), default=None)
@@ -502,14 +500,14 @@ def _whole(group, rules: PageRules) -> Iterator[Whole | Dropped]:
         shown = tuple(best[place] for place in sorted(best))
         lacking = [one for name in ('forbidden', 'lacking') for one in parts[name] if one.place not in best]
         for one in {one.place: one for one in sorted(lacking, key=lambda one: one[:2], reverse=True)}.values():
-            yield Dropped(one.rule, 'picture', found.url, one.place, one.url, one.value)
+            yield Dropped(one.rule, 'image', found.url, one.place, one.url, one.value)
         if same:
             said = f'The same as the document {same[1]}.'
-            yield Dropped(same[0], 'document', found.url, -1, said, pictures=len(shown))
-        elif len(shown) < rules.document_min_pictures:
-            yield Dropped('document_min_pictures', 'document', found.url, -1, '', len(shown), len(shown))
-        elif rules.document_max_pictures and len(shown) > rules.document_max_pictures:
-            yield Dropped('document_max_pictures', 'document', found.url, -1, '', len(shown), len(shown))
+            yield Dropped(same[0], 'document', found.url, -1, said, images=len(shown))
+        elif len(shown) < rules.document_min_images:
+            yield Dropped('document_min_images', 'document', found.url, -1, '', len(shown), len(shown))
+        elif rules.document_max_images and len(shown) > rules.document_max_images:
+            yield Dropped('document_max_images', 'document', found.url, -1, '', len(shown), len(shown))
         else:
             yield Whole(found, shown)
 
@@ -520,20 +518,20 @@ def _site(found: Found) -> tuple[str, str]:
 
 
 def _shared_keys(group: tuple[tuple[str, str], Mapping[str, Iterable[Whole]]]) -> Iterator:
-    """What the pages of a site may share: texts with those of their site, pictures with all."""
+    """What the pages of a site may share: texts with those of their site, images with all."""
     site, parts = group
     of_site = sum(1 for _ in parts['pages'])
     for found, shown in parts['pages']:
         one = (found.date, found.id, of_site)
         for key in found.lines:
             yield ('text_on_site', *site, key), one
-        for url in {picture.url for picture in shown}:
-            yield ('picture_url_repeats', '', '', url.encode()), one
-        for seen in {picture.look for picture in shown}:
-            yield ('picture_look_repeats', '', found.language, seen), one
-        together = '\n'.join(sorted({picture.url for picture in shown}))
+        for url in {image.url for image in shown}:
+            yield ('image_url_repeats', '', '', url.encode()), one
+        for seen in {image.look for image in shown}:
+            yield ('image_look_repeats', '', found.language, seen), one
+        together = '\n'.join(sorted({image.url for image in shown}))
         key = hashlib.blake2b(together.encode(), digest_size=16).digest()
-        yield ('document_same_pictures', '', '', key), one
+        yield ('document_same_images', '', '', key), one
 
 
 def _marks(
@@ -544,7 +542,7 @@ def _marks(
     limit, stays = getattr(rules, rule), None
     if not limit and rule != 'text_on_site':
         return
-    if rule == 'document_same_pictures':
+    if rule == 'document_same_images':
         stays = max(parts['pages'])  # The latest.
     else:
         number = sum(1 for _ in parts['pages'])
@@ -562,24 +560,24 @@ def _marks(
 
 
 class _Finish(beam.DoFn):
-    """A page with its pictures and marks -> the document."""
+    """A page with its images and marks -> the document."""
 
     def __init__(self, source: PageSource):
         self._source = source
 
     def process(self, item) -> Iterator:
-        """Reads the page again, and its pictures in full."""
+        """Reads the page again, and its images in full."""
         _, parts = item
         rules, marked = self._source.rules, set(parts['marks'])
         for found, shown in parts['whole']:
             where = found.url
-            if any(rule == 'document_same_pictures' for rule, _ in marked):
-                yield _drop(Dropped('document_same_pictures', 'document', where, pictures=len(shown)))
+            if any(rule == 'document_same_images' for rule, _ in marked):
+                yield _drop(Dropped('document_same_images', 'document', where, images=len(shown)))
                 continue
             response = warc.read_at(found.place)
             read = read_texts(response, rules)
             kept = read.parts[found.part].texts
-            pictures_left, everywhere, seen, every = [], set(), 0, 0
+            images_left, everywhere, seen, every = [], set(), 0, 0
             for block in blocks_of(kept).values():
                 every += len(block.text)
                 seen += len(block.text) * (('document_seen_texts', duplicates.text_key(block.text)) in marked)
@@ -591,31 +589,31 @@ class _Finish(beam.DoFn):
                 repeats = [
                     rule
                     for rule, key in (
-                        ('picture_url_repeats', one.url.encode()),
-                        ('picture_look_repeats', one.look),
+                        ('image_url_repeats', one.url.encode()),
+                        ('image_look_repeats', one.look),
                     )
                     if (rule, key) in marked
                 ]
                 if repeats:
-                    yield _drop(Dropped(repeats[0], 'picture', where, one.place, one.url, picture=self._sample(one)))
+                    yield _drop(Dropped(repeats[0], 'image', where, one.place, one.url, image=self._sample(one)))
                 else:
-                    pictures_left.append(one)
-            left = len(pictures_left)
-            places = {-1, *(one.place for one in pictures_left)}
-            texts_left = [node for node in texts_left if node.picture in places]
+                    images_left.append(one)
+            left = len(images_left)
+            places = {-1, *(one.place for one in images_left)}
+            texts_left = [node for node in texts_left if node.image in places]
             words = texts.number_of_words('\n'.join(node.text for node in texts_left))
             if rules.document_seen_texts and seen > rules.document_seen_texts * every:
                 yield _drop(Dropped('document_seen_texts', 'document', where, -1, '', seen / every, left))
             elif words < rules.document_min_words:
                 yield _drop(Dropped('document_min_words', 'document', where, -1, '', words, left))
-            elif left < rules.document_min_pictures:
-                yield _drop(Dropped('document_min_pictures', 'document', where, -1, '', left, left))
+            elif left < rules.document_min_images:
+                yield _drop(Dropped('document_min_images', 'document', where, -1, '', left, left))
             else:
-                yield self._document(found, texts_left, pictures_left, read.language)
+                yield self._document(found, texts_left, images_left, read.language)
 
-    def _document(self, found: Found, nodes: Sequence[Text], pictures: Sequence[Shown], language: str) -> Document:
+    def _document(self, found: Found, nodes: Sequence[Text], shown: Sequence[Shown], language: str) -> Document:
         places, images, block = [], [], 0
-        for node in sorted([*nodes, *pictures], key=lambda one: one.place):
+        for node in sorted([*nodes, *shown], key=lambda one: one.place):
             if isinstance(node, Shown):
                 places.append('')
                 images.append(_bytes(node))
@@ -626,7 +624,7 @@ class _Finish(beam.DoFn):
                 places.append(node.text)
                 images.append(b'')
             block = node.block
-        meta = dict(language=language, date=found.date, pictures=[one.url for one in pictures])
+        meta = dict(language=language, date=found.date, images=[one.url for one in shown])
         if found.part:
             meta['part'] = found.part
         if self._source.licence:

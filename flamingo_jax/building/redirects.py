@@ -1,4 +1,4 @@
-"""Pictures that a crawl holds under another URL than a page names, since the one redirects to the other."""
+"""Images that a crawl holds under another URL than a page names, since the one redirects to the other."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -7,14 +7,14 @@ from flamingo_jax.building.runner import beam
 from flamingo_jax.building.spill import GroupOnDisk
 
 
-def followed(moves: beam.PCollection, pictures: beam.PCollection, work: str) -> beam.PCollection:
-    """The captures of pictures by the URLs that redirect to them, through up to four redirects.
+def followed(moves: beam.PCollection, images: beam.PCollection, work: str) -> beam.PCollection:
+    """The captures of images by the URLs that redirect to them, through up to four redirects.
 
-    moves: (to, from). pictures: (key, capture).
+    moves: (to, from). images: (key, capture).
     """
     twice = _joined_moves(moves, [moves], work, 'twice')
     further = _joined_moves(twice, [moves, twice], work, 'further')
-    captured = dict(once=moves, twice=twice, further=further, pictures=pictures)
+    captured = dict(once=moves, twice=twice, further=further, images=images)
     return captured | 'moved' >> GroupOnDisk(work) | 'captures moved' >> beam.FlatMap(_captures_moved)
 
 
@@ -35,5 +35,5 @@ def _join(group: tuple[str, Mapping[str, Iterable[str]]]) -> Iterator[tuple[str,
 
 def _captures_moved(group: tuple[str, Mapping[str, Iterable]]) -> Iterator:
     key, parts = group
-    for start in {one for name, some in parts.items() if name != 'pictures' for one in some} - {key}:
-        yield from ((start, capture) for capture in parts['pictures'] if capture[2] not in warc.REDIRECTS)
+    for start in {one for name, some in parts.items() if name != 'images' for one in some} - {key}:
+        yield from ((start, capture) for capture in parts['images'] if capture[2] not in warc.REDIRECTS)

@@ -106,7 +106,7 @@ def _controls(text: str) -> str:
 
 
 def has_mark(text: str) -> bool:
-    """Whether a text has something in it that a model may read as the tag of a picture, an end, or a role."""
+    """Whether a text has something in it that a model may read as the tag of an image, an end, or a role."""
     return MARKS.search(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""WARC files -> the pages and pictures in them, in one pass or by position.
+"""WARC files -> the pages and images in them, in one pass or by position.
 
 FastWARC reads them: gzip, zstd, lz4 and plain, with a bounded buffer. It stops at damage, so reading goes on at the
 next record that can be found.
@@ -58,7 +58,7 @@ class Response(NamedTuple):
 
 
 class Other(NamedTuple):
-    """A record that tells nothing of a page or a picture, such as a request."""
+    """A record that tells nothing of a page or an image, such as a request."""
 
     kind: str
 
@@ -215,7 +215,7 @@ def _response(record: Any, place: Place) -> Iterator[Response | Damage | Other]:
         return
     if record.record_type == WarcRecordType.metadata:
         refused = re.match(rb'flamingo-refused: (\w{1,40})', record.reader.read(200))
-        if refused:  # By `fetch.py`, which says why a picture is not there.
+        if refused:  # By `fetch.py`, which says why an image is not there.
             date = record.headers.get('WARC-Date') or ''
             yield Response(place, url, date, f'refused/{refused[1].decode()}', '', 0, (), (), b'')
         else:

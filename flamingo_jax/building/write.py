@@ -68,8 +68,8 @@ class Sources:
     def hold_out(self, share: float) -> None:
         """Moves a share of the documents, chosen by chance but the same in every build, to a split `validation`.
 
-        Documents of one URL stay together: the captions of a picture, or a page's parts. So do those without a URL
-        whose first picture is the same: questions about it.
+        Documents of one URL stay together: the captions of an image, or a page's parts. So do those without a URL
+        whose first image is the same: questions about it.
 
         Raises:
           ValueError: the documents have splits already.
@@ -211,7 +211,7 @@ def summary(folder: Path) -> str:
     """What a data set holds and what was dropped, as lines for whoever is about to train on it."""
     counts = json.loads((folder / 'ledger.json').read_text(encoding='utf-8'))
     lines = [
-        f'{folder}, {split}: {of_split["documents"]:,} documents with {of_split["pictures"]:,} pictures'
+        f'{folder}, {split}: {of_split["documents"]:,} documents with {of_split["images"]:,} images'
         for split, of_split in counts['kept'].items()
     ]
     for rule, of_rule in sorted(counts['dropped'].items(), key=lambda item: -sum(item[1].values())):
@@ -236,7 +236,7 @@ def _prepare(builder: DocumentsBuilder, options: Any) -> None:
 
 
 def _features() -> tfds.features.FeaturesDict:
-    # Pictures are stored as they came. An Image feature would decode them.
+    # Images are stored as they came. An Image feature would decode them.
     text, several = tfds.features.Text, tfds.features.Sequence
     parts = dict(texts=several(text()), images=several(text()), weights=several(np.float32))
     return tfds.features.FeaturesDict(dict(id=text(), url=text(), meta=text(), **parts))
@@ -258,8 +258,8 @@ def _record(document: Document) -> tuple[str, bytes]:
 
 def _part(document: Document, _: int, share: float) -> int:
     """0 is for training, 1 is held out."""
-    picture = next((hashlib.md5(image).hexdigest() for image in document.images if image), '')
-    key = sort_key(f'validation {document.url or picture or document.id}')  # Not that which orders each split.
+    first = next((hashlib.md5(image).hexdigest() for image in document.images if image), '')
+    key = sort_key(f'validation {document.url or first or document.id}')  # Not that which orders each split.
     return int(int(key, 16) < share * KEYS)
 
 
@@ -357,7 +357,7 @@ def _write_lines(of_parts: tuple[int, int], files: Sequence[Spilled], folder: st
 
 def _numbers(document: Document, split: str) -> Iterator[tuple[tuple[str, str, str], int]]:
     yield (split, 'documents', ''), 1
-    yield (split, 'pictures', ''), sum(1 for image in document.images if image)
+    yield (split, 'images', ''), sum(1 for image in document.images if image)
     yield (split, 'characters', ''), sum(map(len, document.texts))
     if language := json.loads(document.meta).get('language'):
         yield (split, 'documents by language', language), 1
@@ -365,8 +365,8 @@ def _numbers(document: Document, split: str) -> Iterator[tuple[tuple[str, str, s
 
 def _dropped_numbers(one: Dropped) -> Iterator[tuple[tuple[str, str, str], int]]:
     yield ('dropped', one.rule, one.what), 1
-    if one.pictures:
-        yield ('dropped', one.rule, 'picture'), one.pictures
+    if one.images:
+        yield ('dropped', one.rule, 'image'), one.images
 
 
 def _nested(counts: Sequence[tuple[tuple[str, str, str], int]]) -> dict[str, Any]:
@@ -413,15 +413,15 @@ def _by_rule(samples: Sequence[tuple[str, list]]) -> dict[str, Any]:
 def _shown(one: Document | Dropped) -> dict[str, Any]:
     """What the page of the ledger shows."""
     if isinstance(one, Dropped):
-        return json.loads(one.line()) | dict(picture=_thumbnail(one.picture))
+        return json.loads(one.line()) | dict(image=_thumbnail(one.image))
     parts = []
     for text, image in zip(one.texts, one.images, strict=True):
-        parts.append(dict(text=text) if text else dict(picture=_thumbnail(image) or 'data:,'))
+        parts.append(dict(text=text) if text else dict(image=_thumbnail(image) or 'data:,'))
     return dict(id=one.id, url=one.url, meta=json.loads(one.meta), parts=parts)
 
 
 def _thumbnail(data: bytes) -> str:
-    """A small JPEG as the URL of its bytes; '' if there is no picture, or none that can be read."""
+    """A small JPEG as the URL of its bytes; '' if there is no image, or none that can be read."""
     try:
         image = opened(data)
         if max(image.size) > 20_000:

@@ -1,7 +1,7 @@
 """Published BEiTs, folders of transformers, as trees for `model/vision/beit.py`.
 
 BeitModel, BeitForImageClassification and BeitForMaskedImageModeling have the same trunk. Models that only saw masked
-pictures share one table of relative positions; those fine-tuned on ImageNet have one in each block.
+images share one table of relative positions; those fine-tuned on ImageNet have one in each block.
 """
 
 import pathlib

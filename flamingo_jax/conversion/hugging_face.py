@@ -123,7 +123,7 @@ def open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: 
 
 def _tokenizer_json(folder: pathlib.Path, fields: Mapping[str, Any], vocab_size: int) -> bytes:
     read, settings = read_json(folder / 'tokenizer.json'), _if_there(folder / 'tokenizer_config.json')
-    # Gemma 3 without vision has a token for pictures, and no row for it.
+    # Gemma 3 without vision has a token for images, and no row for it.
     read['added_tokens'] = [token for token in read.get('added_tokens') or () if token['id'] < vocab_size]
     # Only this class of transformers and its subclasses put their own step in place of the file's.
     if str(settings.get('tokenizer_class')).startswith('LlamaTokenizer') and 'add_bos_token' in settings:

@@ -11,9 +11,9 @@ Everything is in one Hugging Face folder. Differences from the paper, with the f
     alphas may be vectors                                                     `vector_alphas`
     no projections in the resampler, no time embeddings, ReLU; or none        `projects`, `frames`, `activation`
     the features are all tokens of the CLIP (ViT-H/14), with the class token, before its last norm
-    a picture is squashed to a square, and written <fake_token_around_image><image><fake_token_around_image>
+    an image is squashed to a square, and written <fake_token_around_image><image><fake_token_around_image>
 
-In both, text before the first picture gets nothing from the cross-attention. Of the tokens that stand for a picture,
+In both, text before the first image gets nothing from the cross-attention. Of the tokens that stand for an image,
 the tag <image> is the first that sees it.
 """
 
@@ -235,10 +235,10 @@ def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tokenizer) -> None:
-    """Writes what transformers' AutoProcessor reads: how pictures are prepared, and the tokenizer."""
+    """Writes what transformers' AutoProcessor reads: how images are prepared, and the tokenizer."""
     vision = cast(ViTConfig, config.vision)
     common: dict[str, Any] = dict(processor_class='IdeficsProcessor')
-    pictures = common | dict(
+    images = common | dict(
         image_processor_type='IdeficsImageProcessor',
         image_size=config.image_size,
         image_num_channels=3,
@@ -264,11 +264,11 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
         content['added_tokens'] += [dict(id=i, content=name) | how for name, i in extra.items()]
         model = json.dumps(content, ensure_ascii=False).encode()
     else:
-        # `legacy` puts LLaMA's space before every text that follows a picture, and not only before the first.
+        # `legacy` puts LLaMA's space before every text that follows an image, and not only before the first.
         texts |= dict(tokenizer_class='LlamaTokenizer', legacy=True)
         _write_json(folder / 'added_tokens.json', extra)
     (folder / tokenizer.file).write_bytes(model)
-    _write_json(folder / 'preprocessor_config.json', pictures)
+    _write_json(folder / 'preprocessor_config.json', images)
     _write_json(folder / 'tokenizer_config.json', texts)
 
 

@@ -147,7 +147,7 @@ def begin_with(tokenizer: Tokenizer, token: str) -> Tokenizer:
 
     Many language models attend to the first token, whatever it is, when there is nothing else to attend to (the
     attention sink of Xiao et al. 2023). In a model without a token before its texts, that would be the tag of a
-    picture.
+    image.
 
     Raises:
       ValueError: `token` is not in the tokenizer, or is ordinary text.

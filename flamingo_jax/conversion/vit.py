@@ -9,7 +9,7 @@ The tensors have three sets of names. The name of the patches' kernel tells whic
 The config.json and the preprocessor_config.json of a transformers folder say everything, and so does an
 open_clip_config.json next to open_clip's file. A state dict alone does not give its activation, which must then be an
 argument: OpenAI's weights with GELU are slightly wrong everywhere, without any sign of it. Nor does it give how
-pictures are normalised and cropped: that is then as for OpenAI's. A SigLIP has the tanh GELU of its authors' code and
+images are normalised and cropped: that is then as for OpenAI's. A SigLIP has the tanh GELU of its authors' code and
 of transformers; timm computes the first models with the exact one.
 """
 
@@ -75,9 +75,9 @@ def read_vit(
             activation, heads = activation or said.get('activation', unsaid), heads or said.get('heads', 0)
             config = _config_of_state(state, spelling, prefix, kind=kind, activation=activation, heads=heads)
             if said.get('image_size', 0) // config.patch == config.resolution // config.patch:
-                said['resolution'] = said['image_size']  # A picture may have a rest of less than a patch.
-        of_pictures = {name: said[name] for name in ('mean', 'std', 'fit', 'resolution') if name in said}
-        config = dataclasses.replace(config, **of_pictures)
+                said['resolution'] = said['image_size']  # An image may have a rest of less than a patch.
+        of_images = {name: said[name] for name in ('mean', 'std', 'fit', 'resolution') if name in said}
+        config = dataclasses.replace(config, **of_images)
         heads_of = tuple(prefix + name for name in HEADS)
         leftover = [name for name in state if name.startswith(heads_of) or (prefix and name.startswith(BESIDE))]
         return config, to_tree(vit_tensors(config, spelling, prefix), state, leftover)
@@ -110,7 +110,7 @@ def read_clip_embedding(
     found = next((name for name in names if name in state), None)
     if found is None:
         raise UserError(
-            f'{source} has no projection into the space that pictures share with texts ({", ".join(names)}). Give a '
+            f'{source} has no projection into the space that images share with texts ({", ".join(names)}). Give a '
             'whole CLIP, as CLIPModel or CLIPVisionModelWithProjection of transformers, or a file of open_clip.'
         )
     projection = state[found][...]
@@ -175,7 +175,7 @@ def _said_beside(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _said_by_preprocessor(folder: pathlib.Path) -> dict[str, Any]:
-    """What the preprocessor_config.json of a transformers folder says of pictures."""
+    """What the preprocessor_config.json of a transformers folder says of images."""
     file = folder / 'preprocessor_config.json'
     fields = read_json(file) if file.is_file() else {}
     said = {name: fields[f'image_{name}'] for name in ('mean', 'std') if fields.get(f'image_{name}')}

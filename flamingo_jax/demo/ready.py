@@ -1,7 +1,7 @@
 """Ready sets of examples, of drawings in the sample that comes with the package.
 
 All things here are from the sample's test split: the model that comes with the package never saw them in training, and
-no picture in the style of the last one.
+no image in the style of the last one.
 """
 
 import dataclasses
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import PIL.Image
 
-from flamingo_jax.inputs.images import PictureFormat, decode
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.images import ImageFormat, decode
+from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.quickstart import ROOT
 
 SAMPLE = ROOT / 'data' / 'picture_dictionary' / 'sample'
-EXAMPLE, ASKED = 'noto', 'fluent-3d'  # Styles of the examples and of the picture asked about.
+EXAMPLE, ASKED = 'noto', 'fluent-3d'  # Styles of the examples and of the image asked about.
 THINGS = dict(
     gorilla='1f98d', mushroom='1f344', rooster='1f413', bus='1f68c', wrench='1f527', fish='1f41f', doughnut='1f369'
 )
@@ -23,7 +23,7 @@ THINGS = dict(
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """One card of a strip: a picture (its frames, encoded; none for text alone), and the text after it."""
+    """One card of a strip: an image (its frames, encoded; none for text alone), and the text after it."""
 
     name: str
     frames: Sequence[bytes]
@@ -42,16 +42,16 @@ class Ready:
 
 def ready_sets() -> list[Ready]:
     """The ready sets."""
-    pictures = PictureSet(str(SAMPLE), 'test', PictureFormat(72))
+    images = ImageSet(str(SAMPLE), 'test', ImageFormat(72))
 
     def still(thing: str, style: str) -> bytes:
-        return pictures.encoded(next(p for p in pictures.by_concept[THINGS[thing]] if p.style == style))
+        return images.encoded(next(p for p in images.by_concept[THINGS[thing]] if p.style == style))
 
     def card(thing: str, text: str = '', style: str = EXAMPLE) -> Card:
         return Card(f'{thing}{"_3d" if style == ASKED else ""}.webp', [still(thing, style)], text)
 
-    def film(thing: str, text: str = '', style: str = EXAMPLE) -> Card:
-        return Card(f'{thing}_film{"_3d" if style == ASKED else ""}.png', swaying(still(thing, style)), text)
+    def video(thing: str, text: str = '', style: str = EXAMPLE) -> Card:
+        return Card(f'{thing}_video{"_3d" if style == ASKED else ""}.png', swaying(still(thing, style)), text)
 
     animal, plant = 'Question: is it an animal? Answer:', 'Question: which is a plant? Answer:'
     words = ('dax kuv', 'zev gof', 'mip lon')
@@ -64,13 +64,13 @@ def ready_sets() -> list[Ready]:
         ),
         Ready(
             'Kinds',
-            'What kind of thing each picture shows.',
+            'What kind of thing each image shows.',
             [card('gorilla', 'animal'), card('doughnut', 'food'), card('wrench', 'tool'), card('fish', '', ASKED)],
             ('animal', 'food', 'tool'),
         ),
         Ready(
             'Yes or no',
-            'A question about each picture.',
+            'A question about each image.',
             [card('gorilla', f'{animal} yes'), card('bus', f'{animal} no'), card('rooster', animal, ASKED)],
             ('yes', 'no'),
         ),
@@ -81,22 +81,22 @@ def ready_sets() -> list[Ready]:
             ('Gorilla', 'Fliegenpilz', 'Hahn'),
         ),
         Ready(
-            'Two pictures',
-            'A question about two pictures at once.',
+            'Two images',
+            'A question about two images at once.',
             [card('gorilla', 'first', ASKED), card('mushroom', 'second', ASKED), Card('', [], plant)],
             ('first', 'second'),
         ),
         Ready(
-            'A film',
-            'New words for drawings that sway, each a film of eight frames.',
-            [film('gorilla', words[0]), film('mushroom', words[1]), film('mushroom', '', ASKED)],
+            'A video',
+            'New words for drawings that sway, each a video of eight frames.',
+            [video('gorilla', words[0]), video('mushroom', words[1]), video('mushroom', '', ASKED)],
             words[:2],
         ),
     ]
 
 
 def swaying(drawing: bytes, angles: Sequence[int] = (0, 10, 20, 10, 0, -10, -20, -10)) -> list[bytes]:
-    """A film of a drawing that turns to and fro: a frame for each angle in degrees, as PNG."""
+    """A video of a drawing that turns to and fro: a frame for each angle in degrees, as PNG."""
     image, frames = decode(drawing).convert('RGB'), []
     for angle in angles:
         out = io.BytesIO()

@@ -3,12 +3,12 @@
     GET  /, /style.css, /page.js   the page; no other file is served
     GET  /card                     the model card
     GET  /about                    the model, and the ready sets
-    POST /picture                  a file -> the frames that the page keeps
+    POST /image                  a file -> the frames that the page keeps
     POST /answer                   a prompt -> lines of JSON, one for each token; then what the model looked at
     POST /rank                     a prompt and candidates -> their log-likelihoods
-    POST /nearest                  pictures and labels -> the nearest neighbour's label for the last picture
+    POST /nearest                  images and labels -> the nearest neighbour's label for the last image
 
-A prompt is a list of texts and pictures in reading order. A picture is {"frames": [data URL, ...]}. The server keeps
+A prompt is a list of texts and images in reading order. An image is {"frames": [data URL, ...]}. The server keeps
 nothing: each request brings its whole prompt.
 
 One engine (`inference/serving.py`) writes the answers of several people together, and runs whatever else needs the
@@ -98,28 +98,28 @@ class Model:
     def __init__(self, engine: Engine):
         self.engine, self.flamingo = engine, engine.flamingo
         resampler = self.flamingo.config.resampler
-        self.frames = 1 if resampler is None else resampler.frames or 8  # Of a film.
-        # Features are computed once a picture, also when another prompt shows it again.
+        self.frames = 1 if resampler is None else resampler.frames or 8  # Of a video.
+        # Features are computed once an image, also when another prompt shows it again.
         self._features = functools.lru_cache(maxsize=128)(self._compute)
 
     def _compute(self, frames: tuple[bytes, ...]) -> Float[np.ndarray, 't s d_v']:
         for frame in frames:
             uploads.check(frame)
-        pictures = self.flamingo.pictures
-        pixels = to_frames(frames[0] if len(frames) == 1 else list(frames), pictures.size, pictures.fit)
+        image_format = self.flamingo.image_format
+        pixels = to_frames(frames[0] if len(frames) == 1 else list(frames), image_format.size, image_format.fit)
         return np.asarray(self.flamingo.features(pixels), np.float32)
 
     def prompt(self, items: Any) -> list[str | np.ndarray]:
-        """A request's prompt, with features in place of pictures. ValueError if it is not valid."""
+        """A request's prompt, with features in place of images. ValueError if it is not valid."""
         if not isinstance(items, list) or len(items) > ITEMS:
-            raise UserError(f'A prompt is a list of at most {ITEMS} texts and pictures.')
+            raise UserError(f'A prompt is a list of at most {ITEMS} texts and images.')
         number = sum(len(_frames(item)) for item in items if not isinstance(item, str))
         if number > FRAMES:
             raise UserError(f'The prompt has {number} frames. Use at most {FRAMES}.')
-        return [item if isinstance(item, str) else self.picture(item) for item in items]
+        return [item if isinstance(item, str) else self.image(item) for item in items]
 
-    def picture(self, item: Any) -> Float[np.ndarray, 't s d_v']:
-        """The features of a request's picture."""
+    def image(self, item: Any) -> Float[np.ndarray, 't s d_v']:
+        """The features of a request's image."""
         return self._features(tuple(map(_from_url, _frames(item))))
 
     def ask(self, asked: dict[str, Any]) -> tuple[list[str | np.ndarray], Answer]:
@@ -136,7 +136,7 @@ class Model:
             tokens=seen.tokens,
             likeliest=seen.likeliest,
             gates=seen.gates.tolist(),
-            # By picture number: [block][position][frame][row][column], rounded to keep the line short.
+            # By image number: [block][position][frame][row][column], rounded to keep the line short.
             over={i: np.round(seen.over(i), 4).tolist() for i in shown},
         )
 
@@ -151,11 +151,11 @@ class Model:
         return dict(log_likelihoods=[float(score) for score in scores])
 
     def nearest(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The label of the picture whose frozen features are most similar to those of the last picture."""
-        pictures, labels = asked.get('pictures'), asked.get('labels')
-        if not isinstance(pictures, list) or not isinstance(labels, list) or not 0 < len(labels) == len(pictures) - 1:
-            raise UserError('Give a label for each picture but the last, and at least one.')
-        rows = np.stack([pooled(self.picture(picture)) for picture in pictures])
+        """The label of the image whose frozen features are most similar to those of the last image."""
+        images, labels = asked.get('images'), asked.get('labels')
+        if not isinstance(images, list) or not isinstance(labels, list) or not 0 < len(labels) == len(images) - 1:
+            raise UserError('Give a label for each image but the last, and at least one.')
+        rows = np.stack([pooled(self.image(image)) for image in images])
         label = nearest_neighbour(rows[-1], rows[:-1], labels)
         return dict(label=label, cosines=(rows[:-1] @ rows[-1]).tolist())
 
@@ -174,7 +174,7 @@ def make_app(
       start: the command that starts this server, which the page shows when the server has ended.
 
     Raises:
-      ValueError: the model takes no pictures.
+      ValueError: the model takes no images.
     """
     if flamingo.config.vision is None or flamingo.config.xattn is None:
         raise UserError(f'{checkpoint} is no Flamingo: it needs a vision encoder and gated blocks.')
@@ -207,10 +207,10 @@ def make_app(
     async def tell(request: Request) -> Response:
         return JSONResponse(about)
 
-    async def picture(request: Request) -> Response:
+    async def image(request: Request) -> Response:
         data = await _body(request, uploads.BYTES)
-        film = request.headers.get('content-type', '').startswith('video/')
-        frames = await on(decoder, uploads.prepare, data, flamingo.pictures, model.frames, film)
+        video = request.headers.get('content-type', '').startswith('video/')
+        frames = await on(decoder, uploads.prepare, data, flamingo.image_format, model.frames, video)
         return JSONResponse(dict(frames=[_to_url(frame) for frame in frames]))
 
     async def answer(request: Request) -> Response:
@@ -256,7 +256,7 @@ def make_app(
             *[Route(path, page) for path in PAGE],
             Route('/card', model_card),
             Route('/about', tell),
-            Route('/picture', picture, methods=['POST']),
+            Route('/image', image, methods=['POST']),
             Route('/answer', answer, methods=['POST']),
             Route('/rank', ask(model.rank), methods=['POST']),
             Route('/nearest', ask(model.nearest), methods=['POST']),
@@ -331,10 +331,10 @@ def _said(error: Exception) -> str:
 
 
 def _frames(item: Any) -> list[Any]:
-    """The frames of a request's picture, not yet checked."""
+    """The frames of a request's image, not yet checked."""
     frames = item.get('frames') if isinstance(item, dict) else None
     if not isinstance(frames, list) or not frames:
-        raise UserError('A picture is {"frames": [data URL, ...]}.')
+        raise UserError('An image is {"frames": [data URL, ...]}.')
     return frames
 
 
@@ -344,7 +344,7 @@ def _from_url(url: Any) -> bytes:
     with contextlib.suppress(binascii.Error):
         if found:
             return base64.b64decode(found[1], validate=True)
-    raise UserError('A frame is not a data URL of a picture in base64.')
+    raise UserError('A frame is not a data URL of an image in base64.')
 
 
 def _to_url(data: bytes) -> str:

@@ -3,7 +3,7 @@
     unfinished.json           what is evaluated, until its reports are written
     answers/PROCESS.jsonl     a line for each answer: {"asked": digest, "answer": ...}; in a bucket several objects
 
-The digest is of all that the answer depends on: the checkpoint, how the answer is given, the prompt with its pictures,
+The digest is of all that the answer depends on: the checkpoint, how the answer is given, the prompt with its images,
 and the candidates. Other tasks, other seeds, another order and other machines find the answers that they share.
 """
 
@@ -63,7 +63,7 @@ class Answered:
         Args:
           trees: the names of the trees that answer: the language model alone has fewer.
           answering: how the answer is given, a dataclass.
-          prompt: its texts, and the identities of its pictures.
+          prompt: its texts, and the identities of its images.
           episode: whose candidates are ranked.
         """
         how = type(answering).__name__, dataclasses.asdict(answering)

@@ -11,7 +11,7 @@ from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.images import Unread
-from flamingo_jax.inputs.prompts import Prompt, is_picture, items
+from flamingo_jax.inputs.prompts import Prompt, is_image, items
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
 
@@ -58,7 +58,7 @@ class Ranked:
     Attributes:
       by_length: whether to divide log-likelihoods by the number of tokens.
       likelihoods: whether to answer with {candidate: log-likelihood}, for metrics that need all of them.
-      clip: frames per clip: a longer film is cut into clips, and their likelihoods are averaged; 0 shows it whole.
+      clip: frames per clip: a longer video is cut into clips, and their likelihoods are averaged; 0 shows it whole.
       orders: random orders of the examples over which log-likelihoods are averaged (paper, appendix A.2: 6); 1 keeps
         their order.
     """
@@ -116,7 +116,7 @@ class Ranked:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The candidate whose text is nearest to the picture, by two towers (zero-shot; paper, appendix B.1.3).
+    """The candidate whose text is nearest to the image, by two towers (zero-shot; paper, appendix B.1.3).
 
     A candidate with several spellings is the mean of their vectors, made of length 1: CLIP's prompt ensembling.
 
@@ -132,13 +132,11 @@ class Compared:
     def __call__(
         self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> list[str] | list[dict[str, float]]:
-        """For each prompt one candidate, or the log-probabilities of all. Only the prompt's picture counts."""
-        pictures = model.picture_vectors(
-            [next(item for item in items(prompt) if is_picture(item)) for prompt in prompts]
-        )
+        """For each prompt one candidate, or the log-probabilities of all. Only the prompt's image counts."""
+        images = model.image_vectors([next(item for item in items(prompt) if is_image(item)) for prompt in prompts])
         answers = []
-        for picture, episode in zip(pictures, episodes, strict=True):
-            cosines = self._vectors(model, episode) @ picture
+        for image, episode in zip(images, episodes, strict=True):
+            cosines = self._vectors(model, episode) @ image
             if self.likelihoods:
                 logits = model.inverse_temperature * cosines
                 logits -= np.logaddexp.reduce(logits)
@@ -150,7 +148,7 @@ class Compared:
     def _vectors(self, model: Pretrained, episode: Episode) -> np.ndarray:
         known, (*last, vectors) = self.__dict__['_known'], self.__dict__['_last']
         asked = model, episode.candidates, episode.written, episode.form
-        # To write a thousand classes in eighty ways takes longer than to encode a picture.
+        # To write a thousand classes in eighty ways takes longer than to encode an image.
         if not all(map(operator.is_, last, asked)):
             texts = tuple(tuple(spellings(episode, candidate)) for candidate in episode.candidates)
             if (id(model), texts) not in known:
@@ -185,7 +183,7 @@ def spellings(episode: Episode, candidate: str) -> list[str]:
 def orders(prompt: Sequence[Any], shots: int, number: int) -> list[list[Any]]:
     """The prompt with its examples in so many random orders, the same for every prompt of these shots; 1 keeps theirs.
 
-    An example is its text with the picture before it, if it has one.
+    An example is its text with the image before it, if it has one.
     """
     if number == 1 or shots < 2:
         return [list(prompt)]
@@ -198,22 +196,22 @@ def orders(prompt: Sequence[Any], shots: int, number: int) -> list[list[Any]]:
 
 
 def clips(prompt: Sequence[Any], frames: int) -> list[list[Any]]:
-    """Cuts the last film into clips: one prompt per clip. The last clip has the remaining frames. 0 leaves it whole."""
-    films = [
-        i for i, item in enumerate(prompt) if is_picture(item) and not isinstance(item, bytes) and _length(item) > 1
+    """Cuts the last video into clips: one prompt per clip. The last has the remaining frames. 0 leaves it whole."""
+    videos = [
+        i for i, item in enumerate(prompt) if is_image(item) and not isinstance(item, bytes) and _length(item) > 1
     ]
-    if not frames or not films:
+    if not frames or not videos:
         return [list(prompt)]
-    place = films[-1]
-    film = prompt[place]
+    place = videos[-1]
+    video = prompt[place]
     return [
-        [*prompt[:place], film[begin : begin + frames], *prompt[place + 1 :]]
-        for begin in range(0, _length(film), frames)
+        [*prompt[:place], video[begin : begin + frames], *prompt[place + 1 :]]
+        for begin in range(0, _length(video), frames)
     ]
 
 
 def _length(item: Any) -> int:
-    """The number of frames; 1 for a picture."""
+    """The number of frames; 1 for an image."""
     if isinstance(item, np.ndarray):
         is_features = item.ndim == 3 and item.dtype in (np.float16, np.float32)
         return len(item) if item.ndim == 4 or is_features else 1

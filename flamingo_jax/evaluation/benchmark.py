@@ -1,8 +1,8 @@
-"""A benchmark: questions about pictures in files, each with its references. Each benchmark is one file in benchmarks/.
+"""A benchmark: questions about images in files, each with its references. Each benchmark is one file in benchmarks/.
 
     @dataclasses.dataclass
     class COCO(Captions):
-        def read(self, folder, split): ...yields an Item for each picture
+        def read(self, folder, split): ...yields an Item for each image
 
 A config file in experiments/evaluate/ then has `task(COCO, shots=(0, 4, 8, 16, 32), ...)`. All benchmarks share the
 code that draws examples, writes prompts and scores answers.
@@ -34,23 +34,23 @@ from flamingo_jax.evaluation.rices import BY_CLIP, RICES, Clip
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
 from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.few_shot.nearest import most_similar
-from flamingo_jax.inputs.films import has_no_head, to_film
-from flamingo_jax.inputs.images import PictureError, PictureFormat, Unread, of_decoder, opened, to_frames
+from flamingo_jax.inputs.images import ImageError, ImageFormat, Unread, of_decoder, opened, to_frames
+from flamingo_jax.inputs.videos import has_no_head, to_video
 from flamingo_jax.parallel import processes
 
 DEV = 'dev'
 
 
 @dataclasses.dataclass(frozen=True)
-class Film:
-    """A part of a film."""
+class Video:
+    """A part of a video."""
 
     file: pathlib.Path
     begin: float = 0.0  # In seconds.
-    end: float | None = None  # None is the end of the film.
+    end: float | None = None  # None is the end of the video.
 
 
-Shown: TypeAlias = pathlib.Path | Film
+Shown: TypeAlias = pathlib.Path | Video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +59,15 @@ class Item:
 
     Attributes:
       id: identifies the question, as in the benchmark's own files.
-      picture: a picture's file or a film; None for a question without a picture.
-      text: the text between picture and answer, by the benchmark's `prompts`.
+      image: an image's file or a video; None for a question without an image.
+      text: the text between image and answer, by the benchmark's `prompts`.
       answer: the right answer, as examples and reports show it; None if the set does not publish it.
       references: what the metric compares answers with; None is the answer alone.
       candidates, written, types: as in `few_shot.episode.Episode`.
     """
 
     id: str
-    picture: Shown | None
+    image: Shown | None
     text: str
     answer: str | None
     references: Any = None
@@ -77,65 +77,65 @@ class Item:
 
     @property
     def file(self) -> pathlib.Path | None:
-        """The file of the picture or film."""
-        return self.picture.file if isinstance(self.picture, Film) else self.picture
+        """The file of the image or video."""
+        return self.image.file if isinstance(self.image, Video) else self.image
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Pictures and films in files: a `PictureSource`."""
+    """Images and videos in files: an `ImageSource`."""
 
-    format: PictureFormat
-    frames_of_film: int
+    format: ImageFormat
+    frames_of_video: int
     a_second: float
 
-    def frames(self, picture: Shown) -> Any:
-        # Many questions show it, and decoding a film takes longer than answering.
-        return Unread((picture, *self.identity(picture)), functools.partial(self._read, picture))
+    def frames(self, image: Shown) -> Any:
+        # Many questions show it, and decoding a video takes longer than answering.
+        return Unread((image, *self.identity(image)), functools.partial(self._read, image))
 
-    def encoded(self, picture: Shown) -> bytes:
-        if not isinstance(picture, Film):
-            return picture.read_bytes()
+    def encoded(self, image: Shown) -> bytes:
+        if not isinstance(image, Video):
+            return image.read_bytes()
         file = io.BytesIO()
-        PIL.Image.fromarray(self._film(picture, 1)[0]).save(file, 'PNG')
+        PIL.Image.fromarray(self._video(image, 1)[0]).save(file, 'PNG')
         return file.getvalue()
 
-    def key(self, picture: Shown) -> Any:
-        # All parts of a film are one: they show the same things.
-        return picture.file if isinstance(picture, Film) else picture
+    def key(self, image: Shown) -> Any:
+        # All parts of a video are one: they show the same things.
+        return image.file if isinstance(image, Video) else image
 
-    def words(self, picture: Shown) -> str:
+    def words(self, image: Shown) -> str:
         return ''
 
-    def identity(self, picture: Shown) -> list[Any]:
-        """What the features of a picture depend on, except for the trunk: if a file changes, this does too."""
-        file = self.key(picture)
+    def identity(self, image: Shown) -> list[Any]:
+        """What the features of an image depend on, except for the trunk: if a file changes, this does too."""
+        file = self.key(image)
         if file not in self._kept:  # Each example is asked about with each question.
             found = file.stat()
             self._kept[file] = [file.name, found.st_size, found.st_mtime_ns]
         about = list(self._kept[file])
-        if isinstance(picture, Film):
-            about += [picture.begin, picture.end, self.frames_of_film, self.a_second]
+        if isinstance(image, Video):
+            about += [image.begin, image.end, self.frames_of_video, self.a_second]
         return about
 
     @functools.cached_property
     def _kept(self) -> dict[pathlib.Path, list[Any]]:
         return {}
 
-    def _read(self, picture: Shown) -> np.ndarray:
+    def _read(self, image: Shown) -> np.ndarray:
         try:
-            if isinstance(picture, Film):
-                return self._film(picture, self.frames_of_film)
-            return to_frames(picture, self.format.size, self.format.fit)
-        except PictureError as error:
-            raise PictureError(
+            if isinstance(image, Video):
+                return self._video(image, self.frames_of_video)
+            return to_frames(image, self.format.size, self.format.fit)
+        except ImageError as error:
+            raise ImageError(
                 f'{error} If the file is damaged, replace it or remove its questions: skip_missing=True in the task '
                 'leaves out only those without a whole head.'
             ) from error
 
-    def _film(self, film: Film, frames: int) -> np.ndarray:
-        where = dict(apart=1 / self.a_second, segment=(film.begin, film.end))
-        return to_film(film.file, frames, self.format.size, self.format.fit, **where)
+    def _video(self, video: Video, frames: int) -> np.ndarray:
+        where = dict(apart=1 / self.a_second, segment=(video.begin, video.end))
+        return to_video(video.file, frames, self.format.size, self.format.fit, **where)
 
 
 @dataclasses.dataclass
@@ -150,9 +150,9 @@ class Benchmark(Task):
     support_seed: int = 0  # Seed of the choice of these items.
     prompts: Any = PAPER  # `Prompts`, or their fields as a config has them.
     dev_size: int = 0  # Questions of the support split that the split 'dev' asks; 0 if the benchmark is held out.
-    frames: int = 30  # Of a film (paper, appendix B.1.2).
-    a_second: float = 3.0  # Fewest frames a second; of a longer film, the middle is shown.
-    skip_missing: bool = False  # Leave out questions whose file is gone or has no head: films vanish from YouTube.
+    frames: int = 30  # Of a video (paper, appendix B.1.2).
+    a_second: float = 3.0  # Fewest frames a second; of a longer video, the middle is shown.
+    skip_missing: bool = False  # Leave out questions whose file is gone or has no head: videos vanish from YouTube.
 
     may_support: ClassVar[tuple[str, ...]] = ('random', 'fixed', RICES, BY_CLIP)
     ids_of_all_splits: ClassVar[bool] = False  # Whether no two splits have the same id, as the set publishes them.
@@ -181,7 +181,7 @@ class Benchmark(Task):
         return self.draw(items, self.support_size, self.support_seed)
 
     def prepare(self, pools: Pools) -> None:
-        """Reads both splits, and checks that every picture exists and that no example shows what is asked."""
+        """Reads both splits, and checks that every image exists and that no example shows what is asked."""
         self.left_out = {}  # pyright: ignore[reportAttributeAccessIssue]  # Of this one alone.
         clip = pools.clip if BY_CLIP in self.support else None  # Refuses at once if there is none.
         folder = on_disk(self.data or pools.data)
@@ -206,14 +206,14 @@ class Benchmark(Task):
         codes = {file: code for code, file in enumerate({item.file for item in self._support} - {None})}
         self._codes = np.array([codes.get(item.file, -1) for item in self._support], int)
         self._code_of = codes
-        self._files = Files(pools.pictures, self.frames, self.a_second)
+        self._files = Files(pools.image_format, self.frames, self.a_second)
         # An evaluation's seed draws the examples alone, so that the queries of two seeds can be compared one by one.
         self._order = np.argsort(_mixed(_keys(self._queries), 2), kind='stable')
         self._support_keys = _keys(self._support)
         self._examples = [self._example(item) for item in self._support]
         self._pools = pools
-        if {RICES, BY_CLIP} & {*self.support} and any(i.picture is None for i in (*self._queries, *support)):
-            raise UserError("support 'rices' compares pictures, but some questions have none. Use 'random'.")
+        if {RICES, BY_CLIP} & {*self.support} and any(i.image is None for i in (*self._queries, *support)):
+            raise UserError("support 'rices' compares images, but some questions have none. Use 'random'.")
 
     def _check(self) -> None:
         """ValueError if the examples do not suffice, or the queries cannot be answered or scored."""
@@ -221,7 +221,7 @@ class Benchmark(Task):
             raise UserError(
                 f'the support split {self.support_split!r} has questions without answers, which cannot be examples.'
             )
-        # A picture can have several questions, and the others may reveal the answer to one.
+        # An image can have several questions, and the others may reveal the answer to one.
         number = collections.Counter(item.file for item in self._support)
         often = max((number[item.file] for item in self._queries if item.file), default=0)
         if len(self._support) - often < self.most:
@@ -263,13 +263,13 @@ class Benchmark(Task):
         return items
 
     def present(self, items: Sequence[Item], split: str) -> list[Item]:
-        """The items of a split whose picture exists; FileNotFoundError if others may not be left out.
+        """The items of a split whose image exists; FileNotFoundError if others may not be left out.
 
         Where some may be left out, files that have no whole head count as missing, too.
         """
-        films = {item.file for item in items if isinstance(item.picture, Film)}
+        videos = {item.file for item in items if isinstance(item.image, Video)}
         there = {
-            file: file.is_file() and not (self.skip_missing and _is_damaged(file, file in films))
+            file: file.is_file() and not (self.skip_missing and _is_damaged(file, file in videos))
             for file in tqdm(
                 {item.file for item in items} - {None},
                 unit=' files',
@@ -283,7 +283,7 @@ class Benchmark(Task):
             return present
         missing = next(item for item in items if not there.get(item.file, True))
         how, others = 'missing or damaged' if self.skip_missing else 'missing', len(items) - len(present) - 1
-        what = f'the picture {missing.file} of question {missing.id} is {how}'
+        what = f'the image {missing.file} of question {missing.id} is {how}'
         if not self.skip_missing or not present:
             raise FileNotFoundError(
                 f'Task {self.name}: {what}{f", and {others} more" if others else ""}. Put it there, remove the '
@@ -298,7 +298,7 @@ class Benchmark(Task):
         return present
 
     def divided(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-        """The questions to tune on, and what has other pictures in the same split: examples for them.
+        """The questions to tune on, and what has other images in the same split: examples for them.
 
         ValueError if the benchmark is held out.
         """
@@ -309,11 +309,11 @@ class Benchmark(Task):
         return queries, [item for item in items if item.file not in asked]
 
     def _pooled(self, pools: Pools, items: Sequence[Item], by: Clip | None = None) -> np.ndarray:
-        """A row for each item, by the model's trunk or by another. A picture of several items is encoded once."""
-        pictures = list(dict.fromkeys(item.picture for item in items))
-        files = self._files if by is None else dataclasses.replace(self._files, format=by.pictures)
-        rows = dict(zip(pictures, pools.pooled(pictures, files, by), strict=True))
-        return np.stack([rows[item.picture] for item in items])
+        """A row for each item, by the model's trunk or by another. An image of several items is encoded once."""
+        images = list(dict.fromkeys(item.image for item in items))
+        files = self._files if by is None else dataclasses.replace(self._files, format=by.image_format)
+        rows = dict(zip(images, pools.pooled(images, files, by), strict=True))
+        return np.stack([rows[item.image] for item in items])
 
     @functools.cached_property
     def _asked(self) -> list[Item]:
@@ -329,17 +329,17 @@ class Benchmark(Task):
     def _most_similar_by_clip(self) -> np.ndarray:
         """For each query that is asked, in order, its examples of the whole support split, the most similar last.
 
-        Places in `_whole_support` [queries most]. A split can have half a million questions about fewer pictures.
+        Places in `_whole_support` [queries most]. A split can have half a million questions about fewer images.
         """
-        of_picture: dict[Shown, list[int]] = {}
+        of_image: dict[Shown, list[int]] = {}
         for place, item in enumerate(self._whole_support):
-            of_picture.setdefault(item.picture, []).append(place)
-        pictures, of_file = list(of_picture), collections.defaultdict(list)
-        for place, places in enumerate(of_picture.values()):
+            of_image.setdefault(item.image, []).append(place)
+        images, of_file = list(of_image), collections.defaultdict(list)
+        for place, places in enumerate(of_image.values()):
             of_file[self._whole_support[places[0]].file].append(place)
         clip = self._pools.clip
-        rows = self._pooled(self._pools, [self._whole_support[places[0]] for places in of_picture.values()], clip)
-        queries, n = self._pooled(self._pools, self._asked, clip), min(self.most, len(pictures))
+        rows = self._pooled(self._pools, [self._whole_support[places[0]] for places in of_image.values()], clip)
+        queries, n = self._pooled(self._pools, self._asked, clip), min(self.most, len(images))
         chosen = np.zeros((len(queries), self.most), int)
         for i, query in enumerate(self._asked):
             likeness = rows @ queries[i]
@@ -347,7 +347,7 @@ class Benchmark(Task):
             likeness[own] = -np.inf
             nearest = np.argpartition(-likeness, n - 1)[:n]
             nearest = nearest[np.argsort(-likeness[nearest], kind='stable')]
-            found = [place for j in nearest if j not in own for place in of_picture[pictures[j]]]
+            found = [place for j in nearest if j not in own for place in of_image[images[j]]]
             chosen[i] = found[: self.most][::-1]
         return chosen
 
@@ -355,7 +355,7 @@ class Benchmark(Task):
         return min(episodes, len(self._queries))
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
-        """The i-th query in random order, with examples of other pictures."""
+        """The i-th query in random order, with examples of other images."""
         query = self._queries[int(self._order[i])]
         other = self._codes != self._code_of.get(query.file, -2)
         if support == BY_CLIP and shots:
@@ -365,7 +365,7 @@ class Benchmark(Task):
             found = most_similar(queries[i], rows, shots + int((~other).sum()))
             chosen = [j for j in found if other[j]]
             chosen = chosen[len(chosen) - shots :]
-        else:  # More shots begin with fewer. An example that shows the query's picture is left out.
+        else:  # More shots begin with fewer. An example that shows the query's image is left out.
             order = _mixed(self._support_keys, 3, seed, *([] if support == 'fixed' else [query.id]))
             order[~other] = np.iinfo(np.uint64).max
             chosen = np.argpartition(order, shots - 1)[:shots] if shots else np.zeros(0, int)
@@ -376,7 +376,7 @@ class Benchmark(Task):
             examples = [self._examples[j] for j in chosen]
         return Episode(
             support=tuple(examples),
-            query=(Part(query.picture, self._files, query.text),),
+            query=(Part(query.image, self._files, query.text),),
             truth=query.answer or '',
             candidates=query.candidates,
             references=query.references,
@@ -391,7 +391,7 @@ class Benchmark(Task):
 
     def _example(self, item: Item) -> Part:
         text = item.text + self.prompts.answer.format(answer=self.learnt(item)[0])
-        return Part(item.picture, self._files, text, item.id)
+        return Part(item.image, self._files, text, item.id)
 
     def learnt(self, item: Item) -> Sequence[str]:
         """The answers to learn when a model is fine-tuned; an example shows the first."""
@@ -403,15 +403,15 @@ class Benchmark(Task):
         return self.prompts.read_answer(text)
 
 
-def _is_damaged(file: pathlib.Path, film: bool) -> bool:
+def _is_damaged(file: pathlib.Path, video: bool) -> bool:
     """Whether a file is empty or its head is damaged. The rest is not read."""
-    if film:
+    if video:
         return has_no_head(file)
     with file.open('rb') as content:
         try:
             opened(content)
         except Exception as error:
-            if not of_decoder(error):  # A disk that fails says nothing of the picture.
+            if not of_decoder(error):  # A disk that fails says nothing of the image.
                 raise
             return True
     return False
@@ -429,7 +429,7 @@ def _number(*about: Any) -> int:
 def _mixed(keys: np.ndarray, *seeds: Any) -> np.ndarray:
     """Random numbers of items, by which they are drawn: those that are the least. Each depends on its own item alone.
 
-    So if one goes, as films vanish from YouTube, the others keep their order. Nearly all prompts that did not show it
+    So if one goes, as videos vanish from YouTube, the others keep their order. Nearly all prompts that did not show it
     stay as they are, and so do the answers to them that are kept.
     """
     # splitmix64 (Steele, Lea and Flood 2014).
@@ -442,9 +442,9 @@ def _mixed(keys: np.ndarray, *seeds: Any) -> np.ndarray:
 def _refuse_shared(
     queries: Sequence[Item], query_split: str, support: Sequence[Item], support_split: str, ids: bool
 ) -> None:
-    """ValueError if two different splits show the same pictures or, with `ids`, have the same questions."""
-    both = {item.picture for item in queries} & {item.picture for item in support} - {None}
-    shared = 'pictures', sorted(str(picture.file if isinstance(picture, Film) else picture) for picture in both)
+    """ValueError if two different splits show the same images or, with `ids`, have the same questions."""
+    both = {item.image for item in queries} & {item.image for item in support} - {None}
+    shared = 'images', sorted(str(image.file if isinstance(image, Video) else image) for image in both)
     if ids and not both:
         shared = 'questions', sorted({item.id for item in queries} & {item.id for item in support})
     what, which = shared
@@ -452,5 +452,5 @@ def _refuse_shared(
         raise UserError(
             f'the splits {query_split!r} (asked) and {support_split!r} (examples) share {len(which)} {what}, such as '
             f'{which[0]}. Remove these questions from one of them, or give both the same split: then no example shows '
-            "the query's picture."
+            "the query's image."
         )

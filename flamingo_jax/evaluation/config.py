@@ -15,13 +15,13 @@ def base() -> ConfigDict:
     c.seed = 0
     # Number of seeds, from `seed` on. Each draws other examples; the queries of a benchmark stay the same.
     c.seeds = 1
-    c.data = ''  # Folder of a prepared picture set, or of a benchmark's own files.
+    c.data = ''  # Folder of a prepared image set, or of a benchmark's own files.
     c.features = ''  # Folder of features computed once; '' reads pixels.
     c.pooled = ''  # Folder in which the features that RICES compares are kept; '' is `pooled` in the workdir.
     # Bundle of the CLIP by which the support 'rices by clip' compares images: `convert clip_embedding` makes it.
     c.clip = ''
-    c.image_size = 0  # Height and width of the pictures in pixels; 0 is that of training.
-    c.frames = 1  # Frames per picture; more than 1 are clips.
+    c.image_size = 0  # Height and width of the images in pixels; 0 is that of training.
+    c.frames = 1  # Frames per image; more than 1 are clips.
     c.stills = False  # True shows only the first frame of a clip.
     # Name -> task(CLASS, ...). The name is one word, so that a flag can set a field: --config.tasks.NAME.shots=4,8
     c.tasks = ConfigDict()

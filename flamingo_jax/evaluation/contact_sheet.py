@@ -1,10 +1,10 @@
 """The contact sheet of an evaluation: prompts as the model saw them, in one self-contained HTML file.
 
-Each example shows its prompt in reading order (picture, text, picture, text, ..., the query), then the model's answer
+Each example shows its prompt in reading order (image, text, image, text, ..., the query), then the model's answer
 and the truth. Right and wrong answers are side by side, because a page of successes teaches little.
 
-It is HTML rather than a picture because names are in every script, which a browser can display. Each distinct picture
-is embedded once, as the background of a CSS class, because many prompts can share a support picture.
+It is HTML rather than an image because names are in every script, which a browser can display. Each distinct image
+is embedded once, as the background of a CSS class, because many prompts can share a support image.
 """
 
 import base64
@@ -19,9 +19,9 @@ import PIL.Image
 
 from flamingo_jax.inputs import images
 
-THUMBNAIL = 72  # Pixels of an embedded picture's longer side. It is shown at 52, sharp on high-density screens.
+THUMBNAIL = 72  # Pixels of an embedded image's longer side. It is shown at 52, sharp on high-density screens.
 AT_FIRST = 3  # Examples on each side of a task that are not folded.
-LONG_PROMPT = 12  # A prompt of more pictures is folded after its first few.
+LONG_PROMPT = 12  # A prompt of more images is folded after its first few.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Example:
     answers: str  # 'ranked' or 'open-ended'
     support: str  # 'random', 'fixed', 'rices' or 'rices by clip'
     shots: int
-    # The prompt in reading order: an encoded picture (PNG, WebP, JPEG) or None, and the text after it. The last chunk
+    # The prompt in reading order: an encoded image (PNG, WebP, JPEG) or None, and the text after it. The last chunk
     # is the query.
     chunks: tuple[tuple[bytes | None, str], ...]
     answer: str
@@ -45,11 +45,11 @@ def page(examples: Sequence[Example], title: str = 'Contact sheet') -> str:
 
     Within a task and kind of answers, the first example of each setting comes before any second one.
 
-    PictureError if a picture cannot be read.
+    ImageError if an image cannot be read.
     """
-    pictures = {data for example in examples for data, _ in example.chunks if data is not None}
+    shown = {data for example in examples for data, _ in example.chunks if data is not None}
     classes = ''.join(
-        f'.{_css_class(data)}{{background-image:url({_data_uri(data)})}}\n' for data in sorted(pictures, key=_css_class)
+        f'.{_css_class(data)}{{background-image:url({_data_uri(data)})}}\n' for data in sorted(shown, key=_css_class)
     )
     groups: dict[tuple[str, str], list[Example]] = {}
     for example in examples:
@@ -109,8 +109,8 @@ def _article(example: Example) -> str:
 
 
 def _chunk(data: bytes | None, text: str) -> str:
-    picture = '' if data is None else f'<i class="{_css_class(data)}" role="img" aria-label="picture"></i>'
-    return f'<span class="{"chunk" if picture else "words"}">{picture}{_text(text)}</span>'
+    image = '' if data is None else f'<i class="{_css_class(data)}" role="img" aria-label="image"></i>'
+    return f'<span class="{"chunk" if image else "words"}">{image}{_text(text)}</span>'
 
 
 def _text(text: str) -> str:
@@ -148,7 +148,7 @@ Both sides are shown whatever the score. The scores are in report.txt.</p>
 </html>
 """
 
-# Pictures have a white background in both schemes, since the model sees them so.
+# Images have a white background in both schemes, since the model sees them so.
 _STYLE = """:root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1d1d1f; --soft: #6a6a70;
   --line: #dededa; --right: #1b7f4d; --wrong: #b8322a; --query: #0b5cad; }
 @media (prefers-color-scheme: dark) { :root { --page: #161618; --card: #212124; --ink: #ececee; --soft: #9c9ca4;

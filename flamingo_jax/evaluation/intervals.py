@@ -1,12 +1,12 @@
 """The score of a metric with its 95 % interval, and the difference of two models on the same queries.
 
-Questions about one picture are not independent, so that a picture with its questions is one cluster, and a score is a
-mean over clusters (a ratio of two sums). Its error comes from how clusters differ. A question about two pictures is in
-two clusters: any two questions that share a picture may err together, as in a regression on pairs (Fafchamps and Gubert
+Questions about one image are not independent, so that an image with its questions is one cluster, and a score is a
+mean over clusters (a ratio of two sums). Its error comes from how clusters differ. A question about two images is in
+two clusters: any two questions that share an image may err together, as in a regression on pairs (Fafchamps and Gubert
 2007; Cameron, Gelbach and Miller 2011).
 
 Shares and other scores between 0 and 1 get Wilson's interval (Wilson 1927), which is not 0 where all answers are right.
-If answers share pictures or are partly right, it is Wilson's for the number of independent answers that would have the
+If answers share images or are partly right, it is Wilson's for the number of independent answers that would have the
 same error (Korn and Graubard 1998). Other scores (CIDEr, ROC AUC, mWAP) get the interval of a mean. Both allow for few
 clusters by Student's distribution. tests/evaluation/test_coverage.py shows by simulation how often they hold the truth.
 """
@@ -23,7 +23,7 @@ from flamingo_jax.evaluation.report import Score
 
 LEVEL = 0.975  # Quantile of the upper end of a 95 % interval.
 Z = 1.96  # The same of the normal distribution.
-Clusters = Mapping[Hashable, tuple[str, ...]]  # Id -> its clusters, a picture each; () is a cluster of its own.
+Clusters = Mapping[Hashable, tuple[str, ...]]  # Id -> its clusters, an image each; () is a cluster of its own.
 
 
 def mean(each: Mapping[Hashable, float], clusters: Clusters) -> Score:

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, opened once for all tasks, with their pooled frozen features."""
+"""The images of an evaluation, opened once for all tasks, with their pooled frozen features."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from ml_collections import ConfigDict
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import rices
 from flamingo_jax.evaluation.rices import Clip
-from flamingo_jax.few_shot.episode import PictureSource, Pool
+from flamingo_jax.few_shot.episode import ImageSource, Pool
 from flamingo_jax.few_shot.nearest import Pooled
 from flamingo_jax.files import Path, as_path
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 
 class Pools:
-    """Opens splits of prepared picture sets, and encodes picture files, for one model."""
+    """Opens splits of prepared image sets, and encodes image files, for one model."""
 
     def __init__(self, model: Pretrained, config: ConfigDict, folder: str | Path = ''):
         """Opens nothing yet.
@@ -32,43 +32,43 @@ class Pools:
         self._folder = config.pooled or folder
         self.episodes = config.episodes  # The most that a task asks.
         self.data = config.data  # Folder of a task's data set, unless the task has its own.
-        self.pictures = model.pictures
+        self.image_format = model.image_format
         self._open, self._opened = functools.cache(self._read), []
 
     def open(self, split: str, data: str = '') -> Pool:
         """A split of a folder, or of the evaluation's. However a folder is written, its splits are the same.
 
-        Its pictures are encoded by `encode`, or for the first task that compares them. ValueError if it has none.
+        Its images are encoded by `encode`, or for the first task that compares them. ValueError if it has none.
         """
         return self._open(split, str(as_path(data or self.data)))
 
     def _read(self, split: str, data: str) -> Pool:
         c, model = self._config, self._model
-        pictures = PictureSet(
+        images = ImageSet(
             data,
             split,
-            model.pictures,
+            model.image_format,
             features=c.features,
             frames=c.frames,
             stills=c.stills,
         )
-        if not pictures.pictures:
+        if not images.images:
             raise UserError(
-                f'The split {split!r} of {data} has no pictures of {c.frames} frames. Set config.frames to the number '
+                f'The split {split!r} of {data} has no images of {c.frames} frames. Set config.frames to the number '
                 'that its clips have, or to 1 for stills.'
             )
 
         def rows() -> Mapping[int, np.ndarray]:
-            frames = (pictures.frames(picture) for picture in pictures.pictures)
-            rows = rices.pool(model.encode, frames, len(pictures.pictures))
-            return {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
+            frames = (images.frames(image) for image in images.images)
+            rows = rices.pool(model.encode, frames, len(images.images))
+            return {image.index: row for image, row in zip(images.images, rows, strict=True)}
 
-        pool = Pool(pictures, functools.cache(rows), f'{data}:{split}')
+        pool = Pool(images, functools.cache(rows), f'{data}:{split}')
         self._opened.append(pool)
         return pool
 
     def encode(self) -> None:
-        """Encodes the pictures of all open splits: once all tasks are checked, and before the first question."""
+        """Encodes the images of all open splits: once all tasks are checked, and before the first question."""
         for pool in self._opened:
             pool.read_rows()
 
@@ -83,17 +83,17 @@ class Pools:
             )
         return rices.read_clip(self._config.clip)
 
-    def pooled(self, images: Sequence[Any], source: PictureSource, by: Clip | None = None) -> Pooled:
+    def pooled(self, images: Sequence[Any], source: ImageSource, by: Clip | None = None) -> Pooled:
         """Pooled frozen features of images of a source, a row each, kept in `config.pooled` or in the workdir.
 
         Args:
           source: has `identity(image)`, which changes with the image.
           by: whose features; None is the model's.
 
-        PictureError names a file that cannot be read.
+        ImageError names a file that cannot be read.
         """
         whose = self._model if by is None else by
-        c, trunk = whose.config, whose.pictures.trunk
+        c, trunk = whose.config, whose.image_format.trunk
         rows = [np.zeros((0, c.vision.width), np.float32)]
         # In parts, so that an evaluation that is stopped does not begin anew.
         for begin in range(0, len(images), rices.PART):
@@ -113,5 +113,5 @@ class Pools:
 
 
 def of_styles(pool: Pool, styles: Sequence[str]) -> Pool:
-    """The pictures of these styles, () is all. ValueError for an unknown style."""
-    return Pool(pool.pictures.only(styles), pool.read_rows, pool.split)
+    """The images of these styles, () is all. ValueError for an unknown style."""
+    return Pool(pool.images.only(styles), pool.read_rows, pool.split)

@@ -1,6 +1,6 @@
 """How a benchmark's questions are written, and where its answers end: as in the paper, in OpenFlamingo or for IDEFICS.
 
-Each text is exactly what stands between two pictures, spaces included.
+Each text is exactly what stands between two images, spaces included.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ class Prompts:
     """The templates of the paper (appendix A.2 and figure 8).
 
     Attributes:
-      question, output, meme, action: the text between a picture and its answer. A question of a dialogue follows the
+      question, output, meme, action: the text between an image and its answer. A question of a dialogue follows the
         answer before it.
       answer: the answer after that text.
       between: text after the <EOC> of each example, if answers are open-ended.
@@ -58,7 +58,7 @@ class Prompts:
 
 
 PAPER = Prompts()
-# open_flamingo/eval, version 2.0.1. It has neither dialogues nor films: those get its question and caption.
+# open_flamingo/eval, version 2.0.1. It has neither dialogues nor videos: those get its question and caption.
 OPEN_FLAMINGO = Prompts(
     question='Question:{question} Short answer:',
     output='Output:',

@@ -14,7 +14,7 @@ from typing import Any
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import in_bucket
 
-FILMS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
+VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov')
 
 Record = dict[str, Any]
 
@@ -61,10 +61,10 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
     )
 
 
-def film(folder: pathlib.Path, *stems: str) -> pathlib.Path:
-    """The film of one of these names, whatever its suffix; the first name with .mp4 if there is none."""
+def video_file(folder: pathlib.Path, *stems: str) -> pathlib.Path:
+    """The video of one of these names, whatever its suffix; the first name with .mp4 if there is none."""
     for stem in stems:
-        for suffix in FILMS:
+        for suffix in VIDEOS:
             if (path := folder / f'{stem}{suffix}').is_file():
                 return path
     return folder / f'{stems[0]}.mp4'

@@ -8,9 +8,9 @@
     contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
 
 A few-shot score means little alone. The language model may know the task (text only), the words of the support may
-suffice (shuffled pictures), or the frozen trunk alone may do as well (nearest centroid, nearest neighbour). So every
+suffice (shuffled images), or the frozen trunk alone may do as well (nearest centroid, nearest neighbour). So every
 row shows these baselines, and is marked only if its 95 % interval lies above chance and above the interval of shuffled
-pictures. If there are several seeds, a row is their mean, with how far they lie apart.
+images. If there are several seeds, a row is their mean, with how far they lie apart.
 """
 
 import dataclasses
@@ -34,9 +34,9 @@ from flamingo_jax.parallel import processes
 COLOURS = {
     'model': '#0b5cad',
     'any candidate': '#5a9bd8',  # Open-ended answers that are some name in the prompt's language, right or wrong.
-    'shuffled pictures': '#d1495b',
+    'shuffled images': '#d1495b',
     'text only': '#dd9a2b',
-    'told the names': '#6c8f2f',  # The language model alone, which reads what each picture shows.
+    'told the names': '#6c8f2f',  # The language model alone, which reads what each image shows.
     'nearest centroid': '#2f8f6b',
     'nearest neighbour': '#8b6bb1',
     'majority answer': '#8a6d3b',
@@ -92,12 +92,12 @@ class Row:
 
     @property
     def above(self) -> bool:
-        """Whether the model's interval lies above chance and above the interval of shuffled pictures.
+        """Whether the model's interval lies above chance and above the interval of shuffled images.
 
         False if one of the three was not measured.
         """
         try:
-            model, shuffled, chance = (self.scores[name] for name in ('model', 'shuffled pictures', 'chance'))
+            model, shuffled, chance = (self.scores[name] for name in ('model', 'shuffled images', 'chance'))
         except KeyError:
             return False
         return model.low > max(shuffled.high, chance.high)
@@ -146,7 +146,7 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
       `str`.
 
     Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
-    so that an error in a picture cannot lose them. Raises `PictureError` if a picture of an example cannot be read.
+    so that an error in an image cannot lose them. Raises `ImageError` if an image of an example cannot be read.
     """
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -227,7 +227,7 @@ def table(rows: Sequence[Row]) -> str:
             if row.seeds:
                 apart = _decimals(statistics.stdev(row.seeds))
                 lines.append(f'{"":11}{len(row.seeds)} seeds: {" ".join(map(_decimals, row.seeds))}, deviation {apart}')
-    lines += ['', '± half of the 95 % interval over pictures asked about. Shots of n-way tasks are per class.']
+    lines += ['', '± half of the 95 % interval over images asked about. Shots of n-way tasks are per class.']
     if not all(row.scores for row in rows):
         lines += [
             "Rows without a score: the right answers are not published. The model's are in queries.jsonl, and in "
@@ -238,7 +238,7 @@ def table(rows: Sequence[Row]) -> str:
             "A row is the mean over the seeds; below it, the model's score at each, and their standard deviation."
         ]
     if any(row.above for row in rows):
-        lines += ["* the model's interval lies above chance and above the interval of shuffled pictures."]
+        lines += ["* the model's interval lies above chance and above the interval of shuffled images."]
     return '\n'.join(line.rstrip() for line in lines) + '\n'
 
 

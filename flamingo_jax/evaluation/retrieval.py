@@ -1,7 +1,7 @@
 """Retrieval by two towers, both ways, on the captions of a benchmark (paper, table 9).
 
-    c.tasks.texts = task(TextsOfPictures, captions=COCO)       which of all captions belongs to a picture
-    c.tasks.pictures = task(PicturesOfTexts, captions=COCO)    which of all pictures belongs to a caption
+    c.tasks.texts = task(TextsOfImages, captions=COCO)       which of all captions belongs to an image
+    c.tasks.images = task(ImagesOfTexts, captions=COCO)    which of all images belongs to a caption
 
 The candidates are those of the whole split, whatever the number of questions that are asked.
 """
@@ -43,7 +43,7 @@ class Retrieval(Task):
     metric = staticmethod(recall.score)
 
     def prepare(self, pools: Pools) -> None:
-        """Reads the captions and checks that every picture exists."""
+        """Reads the captions and checks that every image exists."""
         if self.captions is None:
             raise UserError(
                 'it has no benchmark to retrieve from. Set `captions` to a class of evaluation/benchmarks/.'
@@ -53,20 +53,20 @@ class Retrieval(Task):
         items = list(self.captions().read(on_disk(self.data or pools.data), self.query_split))
         if bad := [item.id for item in items if not item.references or item.file is None]:
             raise UserError(
-                f'{len(bad)} of {len(items)} items of the split {self.query_split!r} have no caption or no picture, '
+                f'{len(bad)} of {len(items)} items of the split {self.query_split!r} have no caption or no image, '
                 f'{bad[0]} for one.'
             )
         if missing := [item.file for item in items if not item.file.is_file()]:
             raise FileNotFoundError(
-                f'Task {self.name}: the picture {missing[0]} is missing, and {len(missing) - 1} more.'
+                f'Task {self.name}: the image {missing[0]} is missing, and {len(missing) - 1} more.'
             )
         self.items: list[Item] = items
-        self.pictures = tuple(item.id for item in items)
-        # A caption of two pictures is one candidate, which is right for both.
+        self.images = tuple(item.id for item in items)
+        # A caption of two images is one candidate, which is right for both.
         self.texts = tuple(dict.fromkeys(caption for item in items for caption in item.references))
-        self.files = Files(pools.pictures, 1, 1.0)
-        shown = [self.files.identity(item.picture) for item in items]
-        about = json.dumps([shown, self.pictures, self.texts, self.form])
+        self.files = Files(pools.image_format, 1, 1.0)
+        shown = [self.files.identity(item.image) for item in items]
+        about = json.dumps([shown, self.images, self.texts, self.form])
         self.among = hashlib.sha256(about.encode()).hexdigest()
         self._vectors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._order = np.random.default_rng(0).permutation(self._queries)
@@ -86,37 +86,37 @@ class Retrieval(Task):
         return Nearest(AT[answers], self.among, self)
 
     def vectors(self, model: Pretrained) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of all pictures and of all captions; computed once."""
+        """The vectors of all images and of all captions; computed once."""
         if id(model) not in self._vectors:
             texts = model.text_vectors([self.form.format(caption=caption) for caption in self.texts])
-            self._vectors[id(model)] = model.picture_vectors([self.files.frames(i.picture) for i in self.items]), texts
+            self._vectors[id(model)] = model.image_vectors([self.files.frames(i.image) for i in self.items]), texts
         return self._vectors[id(model)]
 
 
 @dataclasses.dataclass
-class TextsOfPictures(Retrieval):
-    """Which of all captions belongs to a picture."""
+class TextsOfImages(Retrieval):
+    """Which of all captions belongs to an image."""
 
     @property
     def _queries(self) -> int:
         return len(self.items)
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
-        """The i-th picture in random order."""
+        """The i-th image in random order."""
         item = self.items[self._order[i]]
-        query = (Part(item.picture, self.files, ''),)
+        query = (Part(item.image, self.files, ''),)
         return Episode((), query, item.references[0], references=item.references, id=item.id)
 
     def found(self, model: Pretrained, ids: Sequence[str], k: int) -> list[list[str]]:
-        """The k captions nearest to each picture."""
-        pictures, texts = self.vectors(model)
-        place = {id: i for i, id in enumerate(self.pictures)}
-        return _nearest(pictures[[place[id] for id in ids]], texts, self.texts, k)
+        """The k captions nearest to each image."""
+        images, texts = self.vectors(model)
+        place = {id: i for i, id in enumerate(self.images)}
+        return _nearest(images[[place[id] for id in ids]], texts, self.texts, k)
 
 
 @dataclasses.dataclass
-class PicturesOfTexts(Retrieval):
-    """Which of all pictures belongs to a caption."""
+class ImagesOfTexts(Retrieval):
+    """Which of all images belongs to a caption."""
 
     @property
     def _queries(self) -> int:
@@ -126,7 +126,7 @@ class PicturesOfTexts(Retrieval):
         """The i-th caption in random order."""
         caption = self.texts[self._order[i]]
         right = tuple(item.id for item in self._with(caption))
-        # The captions of a picture are not independent.
+        # The captions of an image are not independent.
         query = (Part(None, self.files, caption),)
         return Episode((), query, right[0], references=right, id=caption, clusters=right)
 
@@ -139,10 +139,10 @@ class PicturesOfTexts(Retrieval):
         return self._of_caption[caption]
 
     def found(self, model: Pretrained, ids: Sequence[str], k: int) -> list[list[str]]:
-        """The k pictures nearest to each caption."""
-        pictures, texts = self.vectors(model)
+        """The k images nearest to each caption."""
+        images, texts = self.vectors(model)
         place = {caption: i for i, caption in enumerate(self.texts)}
-        return _nearest(texts[[place[id] for id in ids]], pictures, self.pictures, k)
+        return _nearest(texts[[place[id] for id in ids]], images, self.images, k)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.nearest import Pooled, pooled
 from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
@@ -32,16 +32,16 @@ from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
 RICES, BY_CLIP = 'rices', 'rices by clip'
 REMEDY = 'python -m flamingo_jax.convert clip_embedding --source=FOLDER_OF_A_CLIP --out=BUNDLE'
 PART = 4096  # Rows that are kept in one file.
-TOGETHER = 32  # Frames that the trunk encodes at a time, or one film of more.
+TOGETHER = 32  # Frames that the trunk encodes at a time, or one video of more.
 Encode = Callable[[UInt8[np.ndarray, 'b t height width 3']], Float[np.ndarray, 'b t s d_v']]
 
 
-def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
-    """Standardised frozen features of pictures, averaged over space and time, of length 1.
+def pool(encode: Encode, images: Iterator[np.ndarray], number: int) -> Pooled:
+    """Standardised frozen features of images, averaged over space and time, of length 1.
 
     Args:
-      encode: pixels of a batch -> features; not called for pictures that are features already.
-      pictures: uint8 [t height width 3], or features [t s d_v].
+      encode: pixels of a batch -> features; not called for images that are features already.
+      images: uint8 [t height width 3], or features [t s d_v].
       number: how many there are.
     """
     rows: list[np.ndarray] = []
@@ -57,7 +57,7 @@ def pool(encode: Encode, pictures: Iterator[np.ndarray], number: int) -> Pooled:
             rows.extend(map(pooled, encode(batch)[: len(waiting)]))
             waiting.clear()
 
-    for frames in tqdm(pictures, total=number, unit=' pictures', desc='features for RICES', leave=False):
+    for frames in tqdm(images, total=number, unit=' images', desc='features for RICES', leave=False):
         if waiting and (frames.dtype != np.uint8 or frames.shape != waiting[0].shape):
             encode_waiting()
         if frames.dtype == np.uint8:
@@ -101,9 +101,9 @@ class Clip:
         return self.model.config
 
     @property
-    def pictures(self) -> PictureFormat:
+    def image_format(self) -> ImageFormat:
         """How it takes its images."""
-        return PictureFormat.of(self.config, self.checksum)
+        return ImageFormat.of(self.config, self.checksum)
 
     def encode(self, frames: UInt8[np.ndarray, 'b t height width 3']) -> Float[np.ndarray, 'b t 1 d_v']:
         """The embeddings of several images, or of videos of one length; not of length 1."""

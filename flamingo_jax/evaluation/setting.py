@@ -65,8 +65,8 @@ def measure(
 
 
 def ways(task: Task, answers: str) -> list[str]:
-    """The ways in which the questions of a task are asked: as they are, and its controls. Two towers need a picture."""
-    controls = ['shuffled pictures', 'text only'] if task.controls and task.scored else []
+    """The ways in which the questions of a task are asked: as they are, and its controls. Two towers need an image."""
+    controls = ['shuffled images', 'text only'] if task.controls and task.scored else []
     controls = controls[:1] if answers == COMPARED else controls
     return ['model', *controls, *(['told the names'] if task.told and task.scored else [])]
 
@@ -74,9 +74,9 @@ def ways(task: Task, answers: str) -> list[str]:
 def way(
     name: str, model: Pretrained, episodes: Sequence[Episode], seed: int
 ) -> tuple[Pretrained, Sequence[Episode], Shown | None]:
-    """One of the `ways`: who answers, the episodes, and what is shown of their pictures (None: nothing)."""
+    """One of the `ways`: who answers, the episodes, and what is shown of their images (None: nothing)."""
     who, shown = (model.language_model, words) if name == 'told the names' else (model, frames)
-    asked = shuffled(episodes, seed) if name == 'shuffled pictures' else episodes
+    asked = shuffled(episodes, seed) if name == 'shuffled images' else episodes
     return who, asked, None if name == 'text only' else shown
 
 
@@ -107,7 +107,7 @@ def ask(
     """
     # A copy of a file on another host may have another time, and so another digest: the first process names all.
     asked = processes.from_first(digests(who, answering, episodes, shown, answered))
-    # Equal questions are asked once: without pictures and examples, all may be equal.
+    # Equal questions are asked once: without images and examples, all may be equal.
     left = sorted({digest: i for i, digest in enumerate(asked) if answered.get(digest) is None}.values())
     progress(len(episodes) - len(left))
     lengths = dict(zip(left, lengths_of(who, [episodes[i] for i in left], shown), strict=True))
@@ -136,13 +136,13 @@ def _common(episodes: Sequence[Episode]) -> int:
 
 
 def lengths_of(who: Pretrained, episodes: Sequence[Episode], shown: Shown | None) -> list[int]:
-    """The number of tokens of each prompt. No picture is read. Two towers read no prompts: 0."""
+    """The number of tokens of each prompt. No image is read. Two towers read no prompts: 0."""
     if who.config.contrastive is not None:
         return [0] * len(episodes)
-    picture = np.zeros((1, 1, 1), np.float32)  # Replaces every picture, since all tags have the same number of tokens.
+    image = np.zeros((1, 1, 1), np.float32)  # Replaces every image, since all tags have the same number of tokens.
     tokenizer = copy.copy(who.tokenizer)
     tokenizer.encode = functools.cache(who.tokenizer.encode)  # Prompts share most of their texts.
-    shown = (lambda _: picture) if shown is frames else shown
+    shown = (lambda _: image) if shown is frames else shown
     return [len(encode(prompt_of(episode, shown, tokenizer), tokenizer).tokens) for episode in episodes]
 
 
@@ -172,14 +172,14 @@ def _scores(
 
 
 def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
-    """Pictures, or what `shown` puts in their place (None leaves them out), and texts in reading order.
+    """Images, or what `shown` puts in their place (None leaves them out), and texts in reading order.
 
     A mark such as <EOC> in a text of the data set is its characters.
     """
     prompt = _examples_of(episode, len(episode.support), shown, tokenizer)
     for part in episode.query:
         prompt += _items_of(part, shown, '' if part is episode.query[-1] else tokenizer.chunk_end, tokenizer)
-    # Without pictures a prompt may be empty, and some language models have no token to begin with.
+    # Without images a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
     return prompt
@@ -194,28 +194,28 @@ def _examples_of(episode: Episode, number: int, shown: Shown | None, tokenizer: 
 
 
 def _items_of(part: Part, shown: Shown | None, end: str, tokenizer: Tokenizer) -> list[Any]:
-    """A part with the `end` of its text. Words in a picture's place are one text with it, so that each part has one."""
-    if part.picture is None or shown is None:
+    """A part with the `end` of its text. Words in an image's place are one text with it, so that each part has one."""
+    if part.image is None or shown is None:
         return [tokenizer.literal(part.text) + end]
-    picture = shown(part)
-    if isinstance(picture, str):
-        return [tokenizer.literal(picture + part.text) + end]
-    return [picture, tokenizer.literal(part.text) + end]
+    image = shown(part)
+    if isinstance(image, str):
+        return [tokenizer.literal(image + part.text) + end]
+    return [image, tokenizer.literal(part.text) + end]
 
 
 def frames(part: Part) -> Any:
-    """The picture of a part, read from its source."""
-    return part.of.frames(part.picture)
+    """The image of a part, read from its source."""
+    return part.of.frames(part.image)
 
 
 def identity(part: Part) -> Any:
-    """What tells the picture of a part from all others."""
-    return dict(picture=part.of.identity(part.picture))
+    """What tells the image of a part from all others."""
+    return dict(image=part.of.identity(part.image))
 
 
 def words(part: Part) -> str:
-    """What the picture of a part shows, in words: `A cat.`, or `A cat` before a colon."""
-    said = part.of.words(part.picture)
+    """What the image of a part shows, in words: `A cat.`, or `A cat` before a colon."""
+    said = part.of.words(part.image)
     return said.removesuffix('.') if part.text.startswith(':') else said
 
 
@@ -238,7 +238,7 @@ def _examples(task, common, number, episodes, given, marks) -> list[Example]:
         # What a score over all likelihoods owes to one question does not say whether its answer is right.
         right = answer == episode.truth if task.likelihoods else marks[episode.id] >= 0.5
         if len(shown[right]) < number:
-            parts = [(part.of.encoded(part.picture) if part.picture else None, part.text) for part in episode.parts]
+            parts = [(part.of.encoded(part.image) if part.image else None, part.text) for part in episode.parts]
             shown[right].append(Example(*common, tuple(parts), answer, episode.truth, right))  # pyright: ignore[reportCallIssue]  # The setting is four.
     return shown[True] + shown[False]
 
@@ -259,8 +259,8 @@ def _queries(task, episodes, given, marks) -> dict[str, dict[str, Any]]:
 
 
 def _named(part: Part) -> str:
-    """The id of an example, or else the key of its picture."""
-    return part.id or ('' if part.picture is None else str(part.key))
+    """The id of an example, or else the key of its image."""
+    return part.id or ('' if part.image is None else str(part.key))
 
 
 def _chosen(answer: str | list[str] | dict[str, float]) -> str:

@@ -1,8 +1,8 @@
 """A task of an evaluation: episodes of a game in few_shot/, or the questions of a benchmark (benchmark.py).
 
 A task defines what is asked (`episode`), how it is answered (`answering`, answers.py) and how it is scored (`metric`,
-metrics/). This file ensures what holds for every task: examples never show the query's picture, and 0-shot prompts can
-have examples without pictures.
+metrics/). This file ensures what holds for every task: examples never show the query's image, and 0-shot prompts can
+have examples without images.
 """
 
 import dataclasses
@@ -34,23 +34,23 @@ class Task:
 
     shots: tuple[int, ...] = (1, 2, 4)  # Examples in the prompt; per class in n-way tasks.
     # 'ranked' by likelihood among candidates ('ranked by length' divides it by the number of tokens), 'open-ended' by
-    # generation, 'compared' with the picture by two towers, or the task's own kinds.
+    # generation, 'compared' with the image by two towers, or the task's own kinds.
     answers: tuple[str, ...] = ('ranked',)
     # 'random': other examples for each query; 'fixed': the same for all, which are then read once; 'rices': the most
-    # similar pictures by the model's trunk, of those drawn; 'rices by clip': by a CLIP, of all (see rices.py).
+    # similar images by the model's trunk, of those drawn; 'rices by clip': by a CLIP, of all (see rices.py).
     support: tuple[str, ...] = ('random',)
     query_split: str = 'test'
     support_split: str = 'test'
     title: str = ''  # Its name in reports; '' is its name in the config.
     data: str = ''  # Folder of the data set; '' is the evaluation's.
     support_data: str = ''  # Folder of the examples, if another.
-    controls: bool = True  # Also measure with shuffled pictures, and without pictures.
-    # Also ask the language model alone, which reads the name of what a picture shows in the picture's place.
+    controls: bool = True  # Also measure with shuffled images, and without images.
+    # Also ask the language model alone, which reads the name of what an image shows in the image's place.
     told: bool = False
-    text_examples: int = 0  # Examples without pictures in 0-shot prompts for open-ended answers (paper: 2).
+    text_examples: int = 0  # Examples without images in 0-shot prompts for open-ended answers (paper: 2).
     text_examples_ranked: int = 0  # The same for ranked answers (paper: 0, OpenFlamingo: 2).
     max_new_tokens: int = 0  # Most tokens of an open-ended answer; 0 is the evaluation's.
-    clip: int = 0  # Frames per clip, if films are ranked clip by clip; 0 shows whole films.
+    clip: int = 0  # Frames per clip, if videos are ranked clip by clip; 0 shows whole videos.
     orders: int = 1  # Random orders of the examples over which likelihoods of candidates are averaged (paper: 6).
 
     may_answer: ClassVar[tuple[str, ...]] = ('ranked', OPEN_ENDED)
@@ -65,7 +65,7 @@ class Task:
         """Opens the data and finds the possible questions.
 
         Raises:
-          FileNotFoundError, ValueError: data are missing or wrong, there are too few pictures, or a setting is not
+          FileNotFoundError, ValueError: data are missing or wrong, there are too few images, or a setting is not
             possible. Raised before any work.
         """
         self.name = name = self.title or name
@@ -84,7 +84,7 @@ class Task:
             raise UserError(f'Task {name}: shots are {self.shots!r}. They must be one or more numbers, each 0 or more.')
         if COMPARED in self.answers and (set(self.shots) != {0} or set(self.answers) != {COMPARED}):
             raise UserError(
-                f'Task {name}: two towers compare a picture with texts, and see no examples. Set shots to (0,) and '
+                f'Task {name}: two towers compare an image with texts, and see no examples. Set shots to (0,) and '
                 f"answers to ('{COMPARED}',)."
             )
         try:
@@ -104,7 +104,7 @@ class Task:
         return max(*self.shots, *map(self._bare, self.answers))
 
     def _bare(self, answers: str) -> int:
-        """The number of examples without pictures in a 0-shot prompt for answers of this kind."""
+        """The number of examples without images in a 0-shot prompt for answers of this kind."""
         if answers == COMPARED:
             return 0
         return self.text_examples if answers == OPEN_ENDED else self.text_examples_ranked
@@ -118,7 +118,7 @@ class Task:
         raise NotImplementedError
 
     def episodes(self, number: int, shots: int, support: str, answers: str, seed: int) -> Iterator[Episode]:
-        """The first episodes. This is cheap, since no picture is read."""
+        """The first episodes. This is cheap, since no image is read."""
         bare = 0 if shots else self._bare(answers)
         for i in range(self.number(number)):
             if bare:
@@ -128,11 +128,9 @@ class Task:
                 episode = self.episode(i, shots, support, answers=answers, seed=seed)
             shown = {part.key for part in episode.support} - {None}
             if shown & {part.key for part in episode.query}:
-                raise RuntimeError(
-                    f'Task {self.name}: the examples of episode {i} show the picture that it asks about.'
-                )
+                raise RuntimeError(f'Task {self.name}: the examples of episode {i} show the image that it asks about.')
             if bare:
-                without = tuple(dataclasses.replace(part, picture=None) for part in episode.support)
+                without = tuple(dataclasses.replace(part, image=None) for part in episode.support)
                 episode = dataclasses.replace(episode, support=without)
             yield episode if episode.id else dataclasses.replace(episode, id=str(i))
 
@@ -178,9 +176,9 @@ class Task:
 
 @dataclasses.dataclass
 class GameTask(Task):
-    """A game on picture sets."""
+    """A game on image sets."""
 
-    query_styles: tuple[str, ...] = ()  # Styles of the query pictures; () is all.
+    query_styles: tuple[str, ...] = ()  # Styles of the query images; () is all.
     support_styles: tuple[str, ...] = ()
 
     def of(self, game: Episodes) -> 'GameTask':
@@ -196,14 +194,14 @@ class GameTask(Task):
         self._game.open(queries, support, self.most, self.answers)
         if self.orders > 1 and self._game.several_parts:
             raise UserError(
-                f'orders is {self.orders}, but an example of this game has several pictures, which must stay together. '
+                f'orders is {self.orders}, but an example of this game has several images, which must stay together. '
                 'Set orders to 1.'
             )
 
     def episode(self, i: int, shots: int, support: str, answers: str, seed: int) -> Episode:
-        """A random question. Those that share a picture are not independent: a picture set may have few."""
+        """A random question. Those that share an image are not independent: an image set may have few."""
         episode = self._game.episode(np.random.default_rng((seed, i)), shots, support, answers)
-        asked = {str(part.picture.index): None for part in episode.query if part.picture is not None}
+        asked = {str(part.image.index): None for part in episode.query if part.image is not None}
         return dataclasses.replace(episode, clusters=tuple(asked))
 
     def baselines(self, episode: Episode) -> dict[str, str]:
@@ -241,9 +239,9 @@ def _make(of: type, fields: dict[str, Any]) -> Task:
 
 
 def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
-    """The same texts with permuted pictures: those of queries among themselves, and those of examples among themselves.
+    """The same texts with permuted images: those of queries among themselves, and those of examples among themselves.
 
-    No place keeps its own, unless there is only one. A picture that stands in many places may come back to one of them,
+    No place keeps its own, unless there is only one. An image that stands in many places may come back to one of them,
     as it may be drawn by chance: to forbid it would make right answers rarer than chance. The permutation is one random
     cycle with its own generator, so that neither the batch size nor the number of processes changes it.
     """
@@ -254,7 +252,7 @@ def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
             (side, i, j)
             for i, episode in enumerate(episodes)
             for j, part in enumerate(getattr(episode, side))
-            if part.picture is not None
+            if part.image is not None
         ]
         order = rng.permutation(len(places))
         for here, there in zip(order, np.roll(order, -1), strict=True):
@@ -263,7 +261,7 @@ def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
 
     def parts(side: str, i: int, episode: Episode) -> tuple[Part, ...]:
         return tuple(
-            dataclasses.replace(part, picture=shown[side, i, j].picture, of=shown[side, i, j].of)
+            dataclasses.replace(part, image=shown[side, i, j].image, of=shown[side, i, j].of)
             if (side, i, j) in shown
             else part
             for j, part in enumerate(getattr(episode, side))

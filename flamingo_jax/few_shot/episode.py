@@ -6,62 +6,62 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet, LabelledImage
 
 
 @runtime_checkable
-class PictureSource(Protocol):
-    """The source of a prompt's pictures."""
+class ImageSource(Protocol):
+    """The source of a prompt's images."""
 
-    def frames(self, picture: Any) -> Any:
-        """The picture as an item of a prompt: frames, features, a path or encoded bytes (inputs/prompts.py)."""
+    def frames(self, image: Any) -> Any:
+        """The image as an item of a prompt: frames, features, a path or encoded bytes (inputs/prompts.py)."""
 
-    def encoded(self, picture: Any) -> bytes:
+    def encoded(self, image: Any) -> bytes:
         """The encoded bytes of its first frame, for reports."""
         ...
 
-    def key(self, picture: Any) -> Hashable:
-        """Identifies the picture among the pictures of all sources."""
+    def key(self, image: Any) -> Hashable:
+        """Identifies the image among the images of all sources."""
 
-    def identity(self, picture: Any) -> Any:
+    def identity(self, image: Any) -> Any:
         """What the frames depend on, as JSON: if the file changes, this does too."""
 
-    def words(self, picture: Any) -> str:
-        """What the picture shows, in words that can stand in its place; '' if the source does not know."""
+    def words(self, image: Any) -> str:
+        """What the image shows, in words that can stand in its place; '' if the source does not know."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """The pictures of one split, for queries or examples of a game: a `PictureSource`."""
+    """The images of one split, for queries or examples of a game: an `ImageSource`."""
 
-    pictures: PictureSet
+    images: ImageSet
     read_rows: Callable[[], Mapping[int, np.ndarray]]  # Gives `rows`. They are computed once, and not before.
     split: str
-    tile: int | None = None  # The frame that is shown of each picture, as a picture of its own; None is all.
+    tile: int | None = None  # The frame that is shown of each image, as an image of its own; None is all.
 
     @property
     def rows(self) -> Mapping[int, np.ndarray]:
-        """Index of a picture -> its pooled frozen features, of length 1."""
+        """Index of an image -> its pooled frozen features, of length 1."""
         return self.read_rows()
 
-    def frames(self, picture: Picture) -> np.ndarray:
-        frames = self.pictures.frames(picture)
+    def frames(self, image: LabelledImage) -> np.ndarray:
+        frames = self.images.frames(image)
         return frames if self.tile is None else frames[self.tile][None]
 
-    def encoded(self, picture: Picture) -> bytes:
-        return self.pictures.encoded(picture, self.tile or 0)
+    def encoded(self, image: LabelledImage) -> bytes:
+        return self.images.encoded(image, self.tile or 0)
 
-    def key(self, picture: Picture) -> Hashable:
-        return self.split, picture.index
+    def key(self, image: LabelledImage) -> Hashable:
+        return self.split, image.index
 
-    def identity(self, picture: Picture) -> Any:
-        found = self.pictures.identity(picture)
+    def identity(self, image: LabelledImage) -> Any:
+        found = self.images.identity(image)
         return found if self.tile is None else [*found, self.tile]
 
-    def words(self, picture: Picture) -> str:
+    def words(self, image: LabelledImage) -> str:
         """The English name: `A tiger.`"""
-        name = picture.names.get('en', '')
+        name = image.names.get('en', '')
         if not name or name.startswith(('A ', 'An ')):  # A stamp's name is its caption.
             return f'{name}.' if name else ''
         return f'{"An" if name[0] in "aeiouAEIOU" else "A"} {name}.'
@@ -69,20 +69,20 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A picture, if any, and the text after it.
+    """An image, if any, and the text after it.
 
     id: of the example in its set; '' if it has none.
     """
 
-    picture: Any | None
-    of: PictureSource
+    image: Any | None
+    of: ImageSource
     text: str
     id: str = dataclasses.field(default='', compare=False)
 
     @property
     def key(self) -> Hashable | None:
-        """The key of its picture."""
-        return None if self.picture is None else self.of.key(self.picture)
+        """The key of its image."""
+        return None if self.image is None else self.of.key(self.image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Episode:
       candidates: the answers to rank; () if there are none.
       references: what the metric compares answers with; None is the truth alone.
       id: identifies the question in its set.
-      clusters: what it asks about, a picture each. Episodes that share one are not independent, and the interval allows
+      clusters: what it asks about, an image each. Episodes that share one are not independent, and the interval allows
         for this. () is a cluster of its own.
       written: candidate -> its spellings, if it has others than itself; the likelihoods of all spellings are averaged.
       form: how a candidate is written after the prompt.

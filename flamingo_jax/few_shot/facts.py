@@ -1,4 +1,4 @@
-"""Facts: questions about what a picture shows that no training sequence asks, such as `where does it live?`.
+"""Facts: questions about what an image shows that no training sequence asks, such as `where does it live?`.
 
 To answer, the model must know what it sees, and its language model must know the thing. The questions are in a JSON
 file, with the English names of the things for which each answer is right:
@@ -19,25 +19,25 @@ from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import as_question, draw
 from flamingo_jax.files import as_path
-from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet, LabelledImage
 
 
 class Facts(game.Game):
-    """Questions that were never trained, about the things in the pictures."""
+    """Questions that were never trained, about the things in the images."""
 
     @dataclasses.dataclass
     class Episodes(game.Episodes):
-        """One question about a picture, with examples of the same question; each of its answers is equally frequent."""
+        """One question about an image, with examples of the same question; each of its answers is equally frequent."""
 
         facts: str = ''  # The JSON file.
         question: str = ''  # Ask only this question; '' asks all of them equally often.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Finds the pictures of the things that the file knows.
+            """Finds the images of the things that the file knows.
 
             Raises:
               FileNotFoundError: there is no such file.
-              ValueError: it lacks the question, or an answer has no picture, or too few for the examples.
+              ValueError: it lacks the question, or an answer has no image, or too few for the examples.
             """
             super().open(queries, support, shots, answers)
             path = as_path(self.facts)
@@ -49,38 +49,38 @@ class Facts(game.Game):
             if self.question and self.question not in facts:
                 raise UserError(f'{path} has no question {self.question!r}, but only {sorted(facts)}.')
             facts = {self.question: facts[self.question]} if self.question else facts
-            self._asked = _pictures(facts, queries.pictures)
-            self._shown = _pictures(facts, support.pictures)
+            self._asked = _images(facts, queries.images)
+            self._shown = _images(facts, support.images)
             if not self._asked:
-                raise UserError(f'no picture shows a thing that {path} knows. Change styles, split or facts.')
+                raise UserError(f'no image shows a thing that {path} knows. Change styles, split or facts.')
             for question in self._asked:
                 # No example shows the thing that is asked about, nor one that another example shows.
-                things = {p.concept for pictures in self._shown.get(question, {}).values() for p in pictures}
+                things = {p.concept for images in self._shown.get(question, {}).values() for p in images}
                 self.require(max(len(things) - 1, 0), f'things for the question {question!r}')
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
-            """`shots` pictures of other things with the question and its answer, then another."""
+            """`shots` images of other things with the question and its answer, then another."""
             question = list(self._asked)[rng.integers(len(self._asked))]
             truth, query = draw(rng, self._asked[question])
             shown, things = [], {query.concept}
             for _ in range(shots):
                 left = {
                     answer: kept
-                    for answer, pictures in self._shown[question].items()
-                    if (kept := [picture for picture in pictures if picture.concept not in things])
+                    for answer, images in self._shown[question].items()
+                    if (kept := [image for image in images if image.concept not in things])
                 }
-                answer, picture = draw(rng, left)
-                things.add(picture.concept)
-                shown.append(Part(picture, self.support, f'{as_question(question)} {answer}'))
+                answer, image = draw(rng, left)
+                things.add(image.concept)
+                shown.append(Part(image, self.support, f'{as_question(question)} {answer}'))
             last = Part(query, self.queries, as_question(question))
             return Episode(tuple(shown), (last,), truth, tuple(self._asked[question]))
 
 
-def _pictures(facts: dict[str, dict[str, list[str]]], pictures: PictureSet) -> dict[str, dict[str, list[Picture]]]:
-    """Question -> answer -> its pictures. A question of which fewer than two answers have pictures is left out."""
-    named: dict[str, list[Picture]] = {}
-    for picture in pictures.pictures:
-        named.setdefault(picture.names.get('en', ''), []).append(picture)
+def _images(facts: dict[str, dict[str, list[str]]], images: ImageSet) -> dict[str, dict[str, list[LabelledImage]]]:
+    """Question -> answer -> its images. A question of which fewer than two answers have images is left out."""
+    named: dict[str, list[LabelledImage]] = {}
+    for image in images.images:
+        named.setdefault(image.names.get('en', ''), []).append(image)
     found = {}
     for question, answers in facts.items():
         of = {answer: [p for name in names for p in named.get(name, ())] for answer, names in answers.items()}

@@ -1,6 +1,6 @@
-"""Kinds: pictures with the word for the kind of thing that they show; and code for all games about kinds.
+"""Kinds: images with the word for the kind of thing that they show; and code for all games about kinds.
 
-A picture set has subcategories (`animal-mammal`, `food-fruit`). The config maps the beginning of a subcategory to the
+An image set has subcategories (`animal-mammal`, `food-fruit`). The config maps the beginning of a subcategory to the
 word for its kind: `{'animal': 'animal', 'food': 'food'}`. Other subcategories are not asked about.
 
 A question must have one right answer, but a thing can be of two kinds: a tomato is a food and a plant. Such kinds
@@ -19,7 +19,7 @@ from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Episode, Pool
 from flamingo_jax.few_shot.nearest import nearest
 from flamingo_jax.inputs.rows import Chunk
-from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet, LabelledImage
 
 UNCOUNTED = ('food', 'sport')  # No article stands before these words.
 MAY_BE_BOTH = {frozenset(pair) for pair in (('food', 'plant'), ('sport', 'garment'), ('heart', 'body part'))}
@@ -30,28 +30,28 @@ def exclude(kind: str, other: str) -> bool:
     return kind != other and frozenset((kind, other)) not in MAY_BE_BOTH
 
 
-def kind_of(picture: Picture, kinds: Mapping[str, str]) -> str | None:
-    """The word for a picture's kind, or None if its subcategory has no word; the longest beginning decides."""
-    begins = [begin for begin in kinds if picture.subcategory.startswith(begin)]
+def kind_of(image: LabelledImage, kinds: Mapping[str, str]) -> str | None:
+    """The word for an image's kind, or None if its subcategory has no word; the longest beginning decides."""
+    begins = [begin for begin in kinds if image.subcategory.startswith(begin)]
     return kinds[max(begins, key=len)] if begins else None
 
 
-def by_kind(pictures: PictureSet, kinds: Mapping[str, str]) -> dict[str, list[Picture]]:
-    """Kind -> its pictures. ValueError if a kind excludes no other, so that nothing can be asked about it."""
-    found: dict[str, list[Picture]] = {}
-    for picture in pictures.pictures:
-        if kind := kind_of(picture, kinds):
-            found.setdefault(kind, []).append(picture)
+def by_kind(images: ImageSet, kinds: Mapping[str, str]) -> dict[str, list[LabelledImage]]:
+    """Kind -> its images. ValueError if a kind excludes no other, so that nothing can be asked about it."""
+    found: dict[str, list[LabelledImage]] = {}
+    for image in images.images:
+        if kind := kind_of(image, kinds):
+            found.setdefault(kind, []).append(image)
     if len(found) < 2 or not all(any(exclude(kind, other) for other in found) for kind in found):
         raise UserError(
-            'Questions need pictures of at least two kinds that exclude each other; these pictures are of '
+            'Questions need images of at least two kinds that exclude each other; these images are of '
             f'{sorted(found)}. Set `kinds`.'
         )
     return dict(sorted(found.items()))
 
 
-def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[Picture]]) -> tuple[str, Picture]:
-    """A random kind, all equally often, and one of its pictures."""
+def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[LabelledImage]]) -> tuple[str, LabelledImage]:
+    """A random kind, all equally often, and one of its images."""
     kind = list(by_kind)[int(rng.integers(len(by_kind)))]
     return kind, by_kind[kind][int(rng.integers(len(by_kind[kind])))]
 
@@ -71,75 +71,75 @@ def with_article(kind: str) -> str:
 
 
 class Kinds(game.Game):
-    """What kind of thing a picture shows."""
+    """What kind of thing an image shows."""
 
     @dataclasses.dataclass
     class Sequences(game.Sequences):
-        """Pictures with the word for their kind."""
+        """Images with the word for their kind."""
 
         kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # Beginning of a subcategory -> word.
 
-        def open(self, pictures: PictureSet, shots: int) -> None:
-            """Pictures by kind."""
-            super().open(pictures, shots)
-            self.of_kind = by_kind(pictures, self.kinds)
+        def open(self, images: ImageSet, shots: int) -> None:
+            """Images by kind."""
+            super().open(images, shots)
+            self.of_kind = by_kind(images, self.kinds)
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """The kinds equally often."""
             drawn = [draw(rng, self.of_kind) for _ in range(self.shots)]
-            return [Chunk(self.seen(rng, picture), (self.prompt, f' {kind}'), (0.0, 1.0)) for kind, picture in drawn]
+            return [Chunk(self.seen(rng, image), (self.prompt, f' {kind}'), (0.0, 1.0)) for kind, image in drawn]
 
     @dataclasses.dataclass
     class Episodes(game.Episodes):
-        """What kind of thing a picture shows, the kinds equally often."""
+        """What kind of thing an image shows, the kinds equally often."""
 
         kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training.
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Sorts pictures by kind.
+            """Sorts images by kind.
 
             Without the query, there must be one of each kind, and as many in all as shots.
             """
             super().open(queries, support, shots, answers)
-            self.asked, self.shown = by_kind(queries.pictures, self.kinds), by_kind(support.pictures, self.kinds)
-            rows = [(kind, picture) for kind, of in self.shown.items() for picture in of]
+            self.asked, self.shown = by_kind(queries.images, self.kinds), by_kind(support.images, self.kinds)
+            rows = [(kind, image) for kind, of in self.shown.items() for image in of]
             self._labels = [kind for kind, _ in rows]
-            self._indices = np.array([picture.index for _, picture in rows])
-            self._rows = np.stack([support.rows[picture.index] for _, picture in rows])
+            self._indices = np.array([image.index for _, image in rows])
+            self._rows = np.stack([support.rows[image.index] for _, image in rows])
             if not shots:
                 return
-            every = [picture for of in self.asked.values() for picture in of]
-            # The query is at most one picture of a kind.
+            every = [image for of in self.asked.values() for image in of]
+            # The query is at most one image of a kind.
             beside = {kind: min(len(self.without(of, [query])) for query in every) for kind, of in self.shown.items()}
             if empty := sorted(kind for kind, number in beside.items() if not number):
                 raise UserError(
-                    f'the kinds {empty} have no picture besides the query to show as an example. Use more styles or '
+                    f'the kinds {empty} have no image besides the query to show as an example. Use more styles or '
                     'another split for the support.'
                 )
             self.require(
-                min(len(self.without([p for _, p in rows], [query])) for query in every), 'pictures of some kind'
+                min(len(self.without([p for _, p in rows], [query])) for query in every), 'images of some kind'
             )
 
-        def example_of(self, rng: np.random.Generator, *shown: Picture) -> tuple[str, Picture]:
-            """A kind and a picture of the support that is not among those shown."""
+        def example_of(self, rng: np.random.Generator, *shown: LabelledImage) -> tuple[str, LabelledImage]:
+            """A kind and an image of the support that is not among those shown."""
             kind = list(self.shown)[rng.integers(len(self.shown))]
             of = self.without(self.shown[kind], shown)
             return kind, of[rng.integers(len(of))]
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
-            """`shots` pictures with their kinds, then another."""
+            """`shots` images with their kinds, then another."""
             kind, query = draw(rng, self.asked)
             drawn = [self.example_of(rng, query) for _ in range(shots)]
             candidates = tuple(other for other in self.asked if other == kind or exclude(kind, other))
-            shown = tuple(self.example(picture, label) for label, picture in drawn)
+            shown = tuple(self.example(image, label) for label, image in drawn)
             return Episode(shown, (self.query(query),), kind, candidates)
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
-            """Searches in all pictures of the support that are of a candidate's kind."""
-            query = episode.query[-1].picture
+            """Searches in all images of the support that are of a candidate's kind."""
+            query = episode.query[-1].image
             return self.nearest_kind(query, episode.candidates)
 
-        def nearest_kind(self, query: Picture, kinds: Sequence[str]) -> tuple[str, str]:
+        def nearest_kind(self, query: LabelledImage, kinds: Sequence[str]) -> tuple[str, str]:
             """The kinds of the nearest neighbour and of the nearest centroid, among these kinds."""
             found = [i for i in self.places_without(self._indices, query) if self._labels[i] in kinds]
             return nearest(self.queries.rows[query.index], self._rows[found], [self._labels[i] for i in found])

@@ -1,4 +1,4 @@
-"""Baselines of the frozen trunk alone: the pictures most similar to a query, and their labels."""
+"""Baselines of the frozen trunk alone: the images most similar to a query, and their labels."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ Pooled = Float[np.ndarray, 'n d_v']  # Pooled features of length 1: products are
 
 
 def pooled(features: Float[np.ndarray, 't s d_v']) -> Float[np.ndarray, 'd_v']:
-    """A picture's features, averaged over space and time, of length 1."""
+    """An image's features, averaged over space and time, of length 1."""
     mean = features.astype(np.float32).mean(axis=(0, 1))
     return mean / np.linalg.norm(mean)
 
@@ -20,12 +20,12 @@ def most_similar(query: Float[np.ndarray, 'd_v'], support: Pooled, n: int) -> li
 
 
 def nearest_neighbour(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> str:
-    """The label of the support picture most similar to the query."""
+    """The label of the support image most similar to the query."""
     return labels[int(np.argmax(support @ query))]
 
 
 def centroids(support: Pooled, labels: Sequence[str]) -> tuple[np.ndarray, Float[np.ndarray, 'classes d_v']]:
-    """The labels, sorted, and the mean of each one's support pictures, of length 1."""
+    """The labels, sorted, and the mean of each one's support images, of length 1."""
     order = sorted(range(len(labels)), key=labels.__getitem__)
     classes, begins = np.unique([labels[i] for i in order], return_index=True)
     sums = np.add.reduceat(support[order], begins, axis=0)  # np.add.at takes 1.5 times as long.
@@ -33,7 +33,7 @@ def centroids(support: Pooled, labels: Sequence[str]) -> tuple[np.ndarray, Float
 
 
 def nearest_centroid(query: Float[np.ndarray, 'd_v'], support: Pooled, labels: Sequence[str]) -> str:
-    """The label whose support pictures are most similar to the query on average."""
+    """The label whose support images are most similar to the query on average."""
     classes, means = centroids(support, labels)
     return str(classes[int(np.argmax(means @ query))])
 

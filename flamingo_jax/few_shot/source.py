@@ -1,6 +1,6 @@
 """Few-shot sequences as a data set, from which a Flamingo learns in-context learning.
 
-Each row is a new random sequence of a game, with pictures of a prepared picture set, so that only the prompt tells the
+Each row is a new random sequence of a game, with images of a prepared image set, so that only the prompt tells the
 answer. The config says which games are played, and how often:
 
     dataset(FewShot, shots=8, games=dict(bind=game(Words, share=0.6, classes=(2, 5)), name=game(Names, share=0.4)), ...)
@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot.game import Game
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.rows import Chunk, Interleaved
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.inputs.sources.source import ENDLESS, Opened, Source
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
@@ -34,25 +34,25 @@ def game(of: type[Game], share: float = 1.0, **fields: Any) -> ConfigDict:
 
 @dataclasses.dataclass(frozen=True)
 class FewShot(Source):
-    """Pictures of a picture set, and the games that are played with them."""
+    """Images of an image set, and the games that are played with them."""
 
     styles: tuple[str, ...] = ()  # () is all.
     things_of: tuple[str, ...] = ()  # Only things that these styles show; () is all.
-    shots: int = 10  # Pictures (or text keys) per sequence.
-    tiles: int = 0  # Frames of the set's pictures, if a game shows each frame as a picture; 0: as many as `frames`.
+    shots: int = 10  # Images (or text keys) per sequence.
+    tiles: int = 0  # Frames of the set's images, if a game shows each frame as an image; 0: as many as `frames`.
     games: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Name -> game(...).
-    # Views of each picture, itself and random ones (`inputs/augment.py`), if pixels are read. Features have their own.
+    # Views of each image, itself and random ones (`inputs/augment.py`), if pixels are read. Features have their own.
     views: int = 1
-    flip: bool = True  # Mirror pictures at random. Not for things that left and right tell apart.
-    from_start: bool = True  # An answer without its picture teaches to guess.
+    flip: bool = True  # Mirror images at random. Not for things that left and right tell apart.
+    from_start: bool = True  # An answer without its image teaches to guess.
 
-    def open(self, pictures: PictureFormat) -> Opened:
-        """Opens the picture set; errors as for `PictureSet` and `Drawing`. ValueError for no shots or no batch."""
+    def open(self, image_format: ImageFormat) -> Opened:
+        """Opens the image set; errors as for `ImageSet` and `Drawing`. ValueError for no shots or no batch."""
         for field in ('shots', 'batch_size'):
             if getattr(self, field) < 1:
                 raise UserError(f'{field} is {getattr(self, field)}. It must be 1 or more.')
         options = dict(features=self.features, frames=self.tiles or self.frames, views=self.views, flip=self.flip)
-        chosen = PictureSet(self.path, self.split, pictures, styles=self.styles, things_of=self.things_of, **options)
+        chosen = ImageSet(self.path, self.split, image_format, styles=self.styles, things_of=self.things_of, **options)
         return Drawing(chosen, self.shots, self.games)
 
     def check(self, opened: 'Drawing', tokenizer: Tokenizer) -> None:
@@ -67,7 +67,7 @@ class FewShot(Source):
             if unanswered > SAMPLES // 2:
                 raise UserError(
                     f'Of {SAMPLES} documents of the game {name!r}, {unanswered} have no answer within {room[0]} tokens '
-                    f'and {room[1]} pictures. Give the data set a larger '
+                    f'and {room[1]} images. Give the data set a larger '
                     f'{"`window`, `length` or `images`" if self.documents > 1 else "`length` or `images`"}.'
                 )
 
@@ -75,8 +75,8 @@ class FewShot(Source):
 class Drawing:
     """Draws random documents, each of one of the games."""
 
-    def __init__(self, pictures: PictureSet, shots: int, games: Mapping[str, Any]):
-        """ValueError if there is no game, a share is below 0, or the picture set does not have what a game needs."""
+    def __init__(self, images: ImageSet, shots: int, games: Mapping[str, Any]):
+        """ValueError if there is no game, a share is below 0, or the image set does not have what a game needs."""
         # Sorted by name, so that their order in the config does not matter. Those with a share of 0 are not played.
         self._games, shares = [], []
         for name, fields in sorted(games.items()):
@@ -86,7 +86,7 @@ class Drawing:
             if not 0 <= share < np.inf:
                 raise UserError(f'The share of the game {name!r} is {share}. It must be 0 or more.')
             if share:
-                one.open(pictures, shots)
+                one.open(images, shots)
                 self._games.append((name, one))
                 shares.append(share)
         if not sum(shares):

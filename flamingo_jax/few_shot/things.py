@@ -12,50 +12,50 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.few_shot import game
 from flamingo_jax.few_shot.episode import Pool
 from flamingo_jax.few_shot.kinds import with_article
-from flamingo_jax.inputs.sources.picture_set import Picture, PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet, LabelledImage
 
 
-def english_names(pictures: Sequence[Picture]) -> dict[str, str]:
+def english_names(images: Sequence[LabelledImage]) -> dict[str, str]:
     """Concept -> English name."""
-    return {p.concept: p.names['en'] for p in reversed(pictures) if 'en' in p.names}
+    return {p.concept: p.names['en'] for p in reversed(images) if 'en' in p.names}
 
 
 class Things:
-    """The pictures of things that have a name, and which things a question may confuse.
+    """The images of things that have a name, and which things a question may confuse.
 
     Attributes:
       names: concept -> name.
-      pictures: those of the concepts that have a name.
+      images: those of the concepts that have a name.
       by_concept: the same, by concept.
       fewest: each thing has at least so many others that a question may confuse it with.
     """
 
-    def __init__(self, pictures: Sequence[Picture], names: Mapping[str, str]):
+    def __init__(self, images: Sequence[LabelledImage], names: Mapping[str, str]):
         """ValueError: nothing has a name, or some thing has a word in common with every other."""
-        self.names, self.pictures = names, [picture for picture in pictures if picture.concept in names]
-        if not self.pictures:
-            raise UserError('no picture to ask about shows a thing that has a name. Change styles or split.')
-        self.by_concept: dict[str, list[Picture]] = {}
+        self.names, self.images = names, [image for image in images if image.concept in names]
+        if not self.images:
+            raise UserError('no image to ask about shows a thing that has a name. Change styles or split.')
+        self.by_concept: dict[str, list[LabelledImage]] = {}
         self._alike: dict[str, set[str]] = {}  # Subcategory -> its concepts.
-        for picture in self.pictures:
-            self.by_concept.setdefault(picture.concept, []).append(picture)
-            self._alike.setdefault(picture.subcategory, set()).add(picture.concept)
+        for image in self.images:
+            self.by_concept.setdefault(image.concept, []).append(image)
+            self._alike.setdefault(image.subcategory, set()).add(image.concept)
         self._words = {concept: frozenset(names[concept].lower().split()) for concept in sorted(self.by_concept)}
         others = {concept: len(self._others(concept, self._words)) for concept in self._words}
         self.fewest = min(others.values())
         if alone := [names[concept] for concept, number in others.items() if not number]:
-            raise UserError(f'no other thing can be asked about where a picture shows {alone}. Use more pictures.')
+            raise UserError(f'no other thing can be asked about where an image shows {alone}. Use more images.')
 
-    def other(self, picture: Picture, rng: np.random.Generator) -> str:
+    def other(self, image: LabelledImage, rng: np.random.Generator) -> str:
         """The concept of another thing, half of the time of the same subcategory, if there is one."""
-        alike = self._others(picture.concept, sorted(self._alike[picture.subcategory]))
-        others = alike if alike and rng.random() < 0.5 else self._others(picture.concept, self._words)
+        alike = self._others(image.concept, sorted(self._alike[image.subcategory]))
+        others = alike if alike and rng.random() < 0.5 else self._others(image.concept, self._words)
         return others[rng.integers(len(others))]
 
-    def question(self, form: str, picture: Picture, rng: np.random.Generator) -> tuple[str, str]:
-        """`form` about a picture, with its answer, which is yes half of the time."""
+    def question(self, form: str, image: LabelledImage, rng: np.random.Generator) -> tuple[str, str]:
+        """`form` about an image, with its answer, which is yes half of the time."""
         yes = rng.random() < 0.5
-        concept = picture.concept if yes else self.other(picture, rng)
+        concept = image.concept if yes else self.other(image, rng)
         return form.format(with_article(self.names[concept])), 'yes' if yes else 'no'
 
     def _others(self, concept: str, among: Iterable[str]) -> list[str]:
@@ -68,19 +68,19 @@ class Things:
 class Sequences(game.Sequences):
     """Training sequences about things that have an English name."""
 
-    def open(self, pictures: PictureSet, shots: int) -> None:
+    def open(self, images: ImageSet, shots: int) -> None:
         """Takes the things that have an English name."""
-        super().open(pictures, shots)
-        self.things = Things(pictures.pictures, english_names(pictures.pictures))
+        super().open(images, shots)
+        self.things = Things(images.images, english_names(images.images))
         self.concepts = sorted(self.things.by_concept)
 
 
 @dataclasses.dataclass
 class Episodes(game.Episodes):
-    """Questions about things. Their names are those of the support's pictures."""
+    """Questions about things. Their names are those of the support's images."""
 
     def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-        """Finds the pictures of things that the support names."""
+        """Finds the images of things that the support names."""
         super().open(queries, support, shots, answers)
-        names = english_names(support.pictures.pictures)
-        self.asked, self.shown = (Things(pool.pictures.pictures, names) for pool in (queries, support))
+        names = english_names(support.images.images)
+        self.asked, self.shown = (Things(pool.images.images, names) for pool in (queries, support))

@@ -1,4 +1,4 @@
-"""Which: two pictures of different kinds, labelled ` first` and ` second`, then a question about one of them."""
+"""Which: two images of different kinds, labelled ` first` and ` second`, then a question about one of them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from flamingo_jax.few_shot.episode import Episode, Part, Pool
 from flamingo_jax.few_shot.kinds import Kinds, as_question, exclude, with_article
 from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.rows import Chunk
-from flamingo_jax.inputs.sources.picture_set import Picture
+from flamingo_jax.inputs.sources.image_set import LabelledImage
 
 BEGINNINGS = ('which is ', 'what kind is the ')
 ORDINALS = ('first', 'second')
@@ -52,8 +52,8 @@ def pair_with_question(
     beginnings: tuple[str, str],
     rng: np.random.Generator,
 ) -> list[Chunk]:
-    """Two pictures with their places, and a question about one of them; `labels` and `beginnings` as for `of_two`."""
-    chunks = [Chunk(picture, (f' {place}',), (0.0,)) for picture, place in zip(seen, ORDINALS, strict=True)]
+    """Two images with their places, and a question about one of them; `labels` and `beginnings` as for `of_two`."""
+    chunks = [Chunk(image, (f' {place}',), (0.0,)) for image, place in zip(seen, ORDINALS, strict=True)]
     question, answer = of_two(labels, beginnings, rng)
     return [*chunks, Chunk(None, (as_question(question), f' {answer}'), (0.0, 1.0))]
 
@@ -67,42 +67,42 @@ def require_beginning(begins: str, beginnings: Sequence[str]) -> None:
 
 
 class Which(game.Game):
-    """A question about one of two pictures."""
+    """A question about one of two images."""
 
     @dataclasses.dataclass
     class Sequences(Kinds.Sequences):
         """Pairs, each with its question."""
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
-            """Half as many pairs as there are pictures in a sequence."""
+            """Half as many pairs as there are images in a sequence."""
             chunks: list[Chunk] = []
             for _ in range(self.shots // 2):
                 two = two_kinds(rng, list(self.of_kind))
-                pictures = (self.of_kind[kind] for kind in two)
-                seen = [self.seen(rng, of[rng.integers(len(of))]) for of in pictures]
+                images = (self.of_kind[kind] for kind in two)
+                seen = [self.seen(rng, of[rng.integers(len(of))]) for of in images]
                 chunks += pair_with_question(seen, two, BEGINNINGS, rng)
             return chunks
 
     @dataclasses.dataclass
     class Episodes(Kinds.Episodes):
-        """A question about one of two pictures; a shot is a pair."""
+        """A question about one of two images; a shot is a pair."""
 
         questions: str = ''  # Ask only the questions that begin so.
 
         several_parts: ClassVar[bool] = True
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Sorts pictures by kind."""
+            """Sorts images by kind."""
             super().open(queries, support, shots, answers)
             require_beginning(self.questions, BEGINNINGS)
-            # The query is drawn last, from pictures that no example shows. An example shows at most one picture of a
+            # The query is drawn last, from images that no example shows. An example shows at most one image of a
             # kind.
-            shown = {picture.index for of in self.shown.values() for picture in of} if self.one_split else set()
+            shown = {image.index for of in self.shown.values() for image in of} if self.one_split else set()
             for kind, of in self.asked.items():
-                free = sum(picture.index not in shown for picture in of)
+                free = sum(image.index not in shown for image in of)
                 if free == 0 and len(of) <= shots:
                     raise UserError(
-                        f'{shots} shots can show all {len(of)} pictures of {kind!r}, which leaves none for the query. '
+                        f'{shots} shots can show all {len(of)} images of {kind!r}, which leaves none for the query. '
                         'Use fewer shots, or other styles or another split for the support.'
                     )
 
@@ -112,14 +112,14 @@ class Which(game.Game):
             for _ in range(shots):
                 pair, question, answer, _ = self._pair(rng, self.support, self.shown, ())
                 examples += [*pair, Part(None, self.support, f'{as_question(question)} {answer}')]
-            shown = [part.picture for part in examples if part.picture is not None]
+            shown = [part.image for part in examples if part.image is not None]
             pair, question, truth, candidates = self._pair(rng, self.queries, self.asked, shown)
             return Episode(tuple(examples), (*pair, Part(None, self.queries, as_question(question))), truth, candidates)
 
         def nearest(self, episode: Episode) -> None:
             """None: nearest neighbours do not know first from second."""
 
-        def _pair(self, rng, pool: Pool, of_kind: dict[str, list[Picture]], shown: Sequence[Picture]):
+        def _pair(self, rng, pool: Pool, of_kind: dict[str, list[LabelledImage]], shown: Sequence[LabelledImage]):
             two = two_kinds(rng, list(of_kind))
             pair = []
             for kind, place in zip(two, ORDINALS, strict=True):

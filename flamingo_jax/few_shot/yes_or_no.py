@@ -1,4 +1,4 @@
-"""Yes or no: pictures, each with a question such as `is it an animal?`. Half of the answers are yes."""
+"""Yes or no: images, each with a question such as `is it an animal?`. Half of the answers are yes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,41 +20,41 @@ def is_it(kind: str, kinds: Sequence[str], rng: np.random.Generator) -> tuple[st
 
 
 class YesOrNo(game.Game):
-    """Whether a picture shows a kind of thing."""
+    """Whether an image shows a kind of thing."""
 
     @dataclasses.dataclass
     class Sequences(Kinds.Sequences):
-        """Pictures, each with its own question."""
+        """Images, each with its own question."""
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """The kinds equally often."""
             chunks = []
             for _ in range(self.shots):
-                kind, picture = draw(rng, self.of_kind)
-                seen = self.seen(rng, picture)
+                kind, image = draw(rng, self.of_kind)
+                seen = self.seen(rng, image)
                 question, answer = is_it(kind, list(self.of_kind), rng)
                 chunks.append(Chunk(seen, (as_question(question), f' {answer}'), (0.0, 1.0)))
             return chunks
 
     @dataclasses.dataclass
     class Episodes(Kinds.Episodes):
-        """Whether a picture shows a kind of thing."""
+        """Whether an image shows a kind of thing."""
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
-            """`shots` pictures with a question and its answer each, then another."""
+            """`shots` images with a question and its answer each, then another."""
             kinds = tuple(self.asked)
             kind, query = draw(rng, self.asked)
             question, truth = is_it(kind, kinds, rng)
             shown = []
             for _ in range(shots):
-                of, picture = self.example_of(rng, query)
+                of, image = self.example_of(rng, query)
                 about, answer = is_it(of, kinds, rng)
-                shown.append(Part(picture, self.support, f'{as_question(about)} {answer}'))
+                shown.append(Part(image, self.support, f'{as_question(about)} {answer}'))
             return Episode(tuple(shown), (Part(query, self.queries, as_question(question)),), truth, ('yes', 'no'))
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
             """Whether the nearest kind is the one in the question."""
             (query,) = episode.query
-            found = self.nearest_kind(query.picture, tuple(self.shown))
+            found = self.nearest_kind(query.image, tuple(self.shown))
             nearest, other = ('yes' if f' {with_article(kind)}?' in query.text else 'no' for kind in found)
             return nearest, other

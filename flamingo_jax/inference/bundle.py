@@ -199,7 +199,7 @@ def as_kept(source: Any, name: str, model: Flamingo, sharding: Any = None) -> Pa
     """A component tree of a bundle or a run as the model keeps what it does not train: in its dtype, or quantised.
 
     A language model that is to be quantised is read in its stored dtype. So a device needs memory for that, and for one
-    matrix more. A trunk may compute once what depends on no picture (`VisionConfig.kept`), in float32.
+    matrix more. A trunk may compute once what depends on no image (`VisionConfig.kept`), in float32.
     """
     dtype = model.dtype_of(name)
     if name == 'vision' and (kept := model.config.vision.kept):

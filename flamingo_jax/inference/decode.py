@@ -1,10 +1,10 @@
 """Decoding with two caches, both explicit arguments and results.
 
-    media   the pictures' keys and values in every gated block, computed once per prompt
+    media   the images' keys and values in every gated block, computed once per prompt
     cache   the text's self-attention keys and values, which grow
 
-`resample` runs the trunk and the resampler once per picture, and `keys_values` what every gated block makes of it;
-`prefill` reads the prompt; `extend` adds tokens. (`encode_pictures` does the first two at once.) Prompts of different
+`resample` runs the trunk and the resampler once per image, and `keys_values` what every gated block makes of it;
+`prefill` reads the prompt; `extend` adds tokens. (`encode_images` does the first two at once.) Prompts of different
 lengths are padded on the left, so that all rows write to the same place in the cache.
 
 What several rows have in common is there once. `fork` ends what was read as a part that nothing is added to, and each
@@ -55,22 +55,22 @@ class Prompts(NamedTuple):
     logits: Float[Array, 'b v']  # Of the token after each.
 
 
-def encode_pictures(model: Flamingo, params: Params, pictures: Sequence[Sequence[Frames]]) -> Media | None:
-    """Pictures of each row -> keys and values of the media. Trunk and resampler run once per picture.
+def encode_images(model: Flamingo, params: Params, images: Sequence[Sequence[Frames]]) -> Media | None:
+    """Images of each row -> keys and values of the media. Trunk and resampler run once per image.
 
     Args:
-      pictures: for each row its pictures, uint8 [t height width 3] or features [t s d_v]; t may differ between them.
+      images: for each row its images, uint8 [t height width 3] or features [t s d_v]; t may differ between them.
 
     Returns:
-      Media of b rows of n images, where n is the most pictures of a row, rounded up to a power of two to compile
-      rarely; None if no row has a picture.
+      Media of b rows of n images, where n is the most images of a row, rounded up to a power of two to compile
+      rarely; None if no row has an image.
     """
-    n = max(len(row) for row in pictures)
+    n = max(len(row) for row in images)
     if n == 0:
         return None
     n = power_of_two(n)
-    found = iter(resample(model, params, [picture for row in pictures for picture in row]))
-    rows = [[next(found) for _ in row] for row in pictures]
+    found = iter(resample(model, params, [image for row in images for image in row]))
+    rows = [[next(found) for _ in row] for row in images]
     return keys_values(model, params, Media(in_rows(model, rows, n), None))
 
 
@@ -79,34 +79,34 @@ def power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def resample(model: Flamingo, params: Params, pictures: Sequence[Frames]) -> list[Float[np.ndarray, 'r e']]:
-    """The media tokens of each picture, on the host: trunk and resampler. Pictures as for `encode_pictures`."""
+def resample(model: Flamingo, params: Params, images: Sequence[Frames]) -> list[Float[np.ndarray, 'r e']]:
+    """The media tokens of each image, on the host: trunk and resampler. Images as for `encode_images`."""
     devices = max(1, jax.sharding.get_abstract_mesh().size)  # Of the current mesh (`parallel.rules.activations`).
     most = 16 if jax.default_backend() == 'cpu' else 64  # More do not fit a CPU's cache: 10 % slower for 32 (ViT/16).
     by_shape: dict[tuple, list[int]] = {}
-    for i, picture in enumerate(pictures):
-        by_shape.setdefault((picture.shape, picture.dtype), []).append(i)
+    for i, image in enumerate(images):
+        by_shape.setdefault((image.shape, image.dtype), []).append(i)
     found: dict[int, np.ndarray] = {}
     for group in by_shape.values():
-        # Powers of two: few programs, and no padding pictures. The trunk takes a film's frames as so many pictures.
-        first = pictures[group[0]]
+        # Powers of two: few programs, and no padding images. The trunk takes a video's frames as so many images.
+        first = images[group[0]]
         fit = max(most // len(first), power_of_two(devices)) if first.dtype == np.uint8 else most
         while group:
             size = 1 << (min(fit, len(group)).bit_length() - 1)
-            frames = [pictures[i] for i in group[:size]]
-            frames += frames[-1:] * (-size % devices)  # Whole pictures on each device.
+            frames = [images[i] for i in group[:size]]
+            frames += frames[-1:] * (-size % devices)  # Whole images on each device.
             tokens = np.asarray(_resample(model, params, np.stack(frames)[:, None]))
             found |= {i: np.array(row) for i, row in zip(group[:size], tokens, strict=False)}
             group = group[size:]
-    return [found[i] for i in range(len(pictures))]
+    return [found[i] for i in range(len(images))]
 
 
 def in_rows(model: Flamingo, rows: Sequence[Sequence[Float[np.ndarray, 'r e']]], n: int) -> Float[np.ndarray, 'b m e']:
-    """The media tokens of each row's pictures side by side, padded to n pictures."""
+    """The media tokens of each row's images side by side, padded to n images."""
     tokens = np.zeros((len(rows), n, model.config.media_tokens, model.config.media_width), model.dtype)
     for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
-            tokens[i, j] = picture
+        for j, image in enumerate(row):
+            tokens[i, j] = image
     return tokens.reshape(len(rows), -1, tokens.shape[-1])
 
 
@@ -219,7 +219,7 @@ def begin(model: Flamingo, media: Media | None, text: Text, times: int, room: in
 def after_prompt(model: Flamingo, media: Media | None, text: Text) -> tuple[Media | None, Text]:
     """What tokens after a prompt read of it.
 
-    Of the pictures, they read only the last one if `only_last_image` is set, and none if only the tags see pictures.
+    Of the images, they read only the last one if `only_last_image` is set, and none if only the tags see images.
     For an unrolled model, media and text are lists over blocks.
     """
     if media is not None and model.config.xattn.at_tag:

@@ -1,9 +1,9 @@
-"""What the model saw while it wrote an answer: the attention to the pictures, the gates, and the likeliest next tokens.
+"""What the model saw while it wrote an answer: the attention to the images, the gates, and the likeliest next tokens.
 
 The answer is read again in one pass. Its cross-attention weights are those with which `attend` sums the values; they
 are computed from the same queries and keys.
 
-A word attends to media tokens, not to places in a picture. To lay its attention over the picture, each media token's
+A word attends to media tokens, not to places in an image. To lay its attention over the image, each media token's
 own attention in the resampler is followed back to the features (attention rollout: Abnar and Zuidema 2020, with equal
 shares for a layer's attention and its residual). This is a summary, not a cause.
 """
@@ -39,9 +39,9 @@ class Look:
       tokens: the answer's tokens, as text.
       likeliest: at each position the likeliest tokens with their probabilities, the likeliest first; of tokens that
         count as one, at the first. A byte is written as `<0xE1>`.
-      weights: cross-attention in each of x gated blocks, over r media tokens of each of n pictures, averaged over
-        heads, and over tokens that count as one. It is 0 for pictures that a position may not see.
-      places: for each picture, how much each of its media tokens draws on each place of each frame. They sum to 1, or
+      weights: cross-attention in each of x gated blocks, over r media tokens of each of n images, averaged over
+        heads, and over tokens that count as one. It is 0 for images that a position may not see.
+      places: for each image, how much each of its media tokens draws on each place of each frame. They sum to 1, or
         to less if the vision encoder has a class token, which has no place.
       gates: tanh(alpha) of each block's attention and feed-forward, 1 without gates; vectors are averaged.
     """
@@ -52,14 +52,14 @@ class Look:
     places: list[Float[np.ndarray, 'r t side side']]
     gates: Float[np.ndarray, 'x 2']
 
-    def over(self, picture: int) -> Float[np.ndarray, 'x a_1 t side side']:
-        """The attention of each position in each block, laid over a picture's frames.
+    def over(self, image: int) -> Float[np.ndarray, 'x a_1 t side side']:
+        """The attention of each position in each block, laid over an image's frames.
 
-        It sums to that on the picture, less what a class token has of it.
+        It sums to that on the image, less what a class token has of it.
 
-        picture: its number in the prompt, from 0.
+        image: its number in the prompt, from 0.
         """
-        return np.einsum('xar,rthw->xathw', self.weights[:, :, picture], self.places[picture])
+        return np.einsum('xar,rthw->xathw', self.weights[:, :, image], self.places[image])
 
 
 def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int = 5) -> Look:
@@ -76,26 +76,26 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
         cross-attention (`BridgeConfig.attends`).
     """
     if flamingo.config.xattn is not None and not flamingo.config.xattn.attends:
-        raise UserError('This model has no cross-attention to look at: its pictures are soft words in the text.')
-    ids, frames = encode_prompt(prompt, flamingo.tokenizer, flamingo.pictures)
+        raise UserError('This model has no cross-attention to look at: its images are soft words in the text.')
+    ids, frames = encode_prompt(prompt, flamingo.tokenizer, flamingo.image_format)
     first, context = len(ids) - 1, flamingo.config.lm.context
     ids = ids + answer
     if len(ids) > context:
         raise UserError(f'A prompt and an answer of {len(ids)} tokens exceed the context of {context} tokens.')
     model, params = flamingo.model, flamingo.params
     features = [x if x.dtype != np.uint8 else flamingo.features(x) for x in frames]
-    media = decode.encode_pictures(model, params, [features])
+    media = decode.encode_images(model, params, [features])
     length = min(-(-len(ids) // 32) * 32, context)  # Few lengths, to compile rarely.
     tokens = np.full((1, length), flamingo.tokenizer.pad, np.int32)
     tokens[0, : len(ids)] = ids
     logits, weights = _read_again(model, params, media, tokens, first + np.arange(length))
     begins, asked, gates = _letters(flamingo, answer), len(answer) + 1, _gates(params)
     if weights is None:
-        by_picture = np.zeros((len(gates), len(begins), 0, 0), np.float32)
+        by_image = np.zeros((len(gates), len(begins), 0, 0), np.float32)
     else:
-        by_picture = np.asarray(weights[:, 0, :asked]).reshape(len(gates), asked, -1, model.config.media_tokens)
+        by_image = np.asarray(weights[:, 0, :asked]).reshape(len(gates), asked, -1, model.config.media_tokens)
         number = np.diff([*begins, asked]).astype(np.float32)
-        by_picture = np.add.reduceat(by_picture, begins, axis=1) / number[:, None, None]
+        by_image = np.add.reduceat(by_image, begins, axis=1) / number[:, None, None]
     p = np.asarray(jax.nn.softmax(logits[0, np.array(begins)], axis=-1))
     best = np.argsort(-p, axis=-1)[:, :likeliest]
     return Look(
@@ -103,7 +103,7 @@ def look(flamingo: Pretrained, prompt: Prompt, answer: list[int], likeliest: int
         likeliest=[
             [(_name(flamingo, i), float(row[i])) for i in top] for row, top in zip(p, best.tolist(), strict=True)
         ],
-        weights=by_picture[:, :, : len(frames)],
+        weights=by_image[:, :, : len(frames)],
         places=[_squares(np.asarray(_places(model, params, np.asarray(x, np.float32)))) for x in features],
         gates=gates,
     )
@@ -167,7 +167,7 @@ def _read_again(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _places(model: Flamingo, params: Params, features: Float[Array, 't s d_v']) -> Float[Array, 'r t s']:
-    """How much each media token of a picture draws on each of its features; sums to 1."""
+    """How much each media token of an image draws on each of its features; sums to 1."""
     c, (t, s, _) = model.config.resampler or ConnectorConfig(), features.shape
     captured = {}
     if c.latents:

@@ -18,7 +18,7 @@ from flamingo_jax.inference.run import open_run
 from flamingo_jax.inference.sampling import GREEDY, Sampling
 from flamingo_jax.inference.towers import Towers
 from flamingo_jax.inference.unrolled import unroll
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import (
     Encoded,
     Prompt,
@@ -161,18 +161,18 @@ class Pretrained(Towers):
         return self.model.config
 
     @property
-    def pictures(self) -> PictureFormat:
-        """How the model takes its pictures."""
-        return PictureFormat.of(self.config, self.checksums.get('vision', ''))
+    def image_format(self) -> ImageFormat:
+        """How the model takes its images."""
+        return ImageFormat.of(self.config, self.checksums.get('vision', ''))
 
     def at(self, image_size: int) -> 'Pretrained':
-        """The same model for pictures of another height and width in pixels (paper: 320, fine-tuned 480).
+        """The same model for images of another height and width in pixels (paper: 320, fine-tuned 480).
 
         A ViT's position embeddings are interpolated; convolutions and the resampler take any size. ValueError for a
         size that is too small.
         """
         if self.config.vision is None:
-            raise UserError('This bundle is a language model without vision: it has no pictures to resize.')
+            raise UserError('This bundle is a language model without vision: it has no images to resize.')
         return dataclasses.replace(self, model=dataclasses.replace(self.model, config=self.config.at(image_size)))
 
     @functools.cached_property
@@ -192,11 +192,11 @@ class Pretrained(Towers):
         )
 
     def features(self, frames: UInt8[np.ndarray, 't height width 3']) -> Float[np.ndarray, 't s d_v']:
-        """The frozen trunk's standardised features of one picture or video."""
+        """The frozen trunk's standardised features of one image or video."""
         return self.encode(frames[None])[0]
 
     def encode(self, frames: UInt8[np.ndarray, 'b t height width 3']) -> Float[np.ndarray, 'b t s d_v']:
-        """The features of several pictures, or of videos of one length."""
+        """The features of several images, or of videos of one length."""
         (rows,), cut = meshes.in_rows(self.mesh, frames)
         with rules.activations(self.mesh):
             return np.asarray(_features(self.model, self.params, rows[:, None]))[:cut, 0]
@@ -204,7 +204,7 @@ class Pretrained(Towers):
     def _refuse_towers(self) -> None:
         if self.config.contrastive is not None:
             raise UserError(
-                'This model is two towers, which compare pictures with texts and write nothing. Use picture_vectors '
+                'This model is two towers, which compare images with texts and write nothing. Use image_vectors '
                 "and text_vectors, or answers=('compared',) in an evaluation."
             )
 
@@ -228,8 +228,8 @@ class Pretrained(Towers):
         if tags != n:
             most = 'A text has' if tags > n else 'No text has more than'
             raise UserError(
-                f'{most} {tags} {IMAGE} tags, but there are {n} pictures per row. Give a tag for each picture, and a '
-                'picture for each tag.'
+                f'{most} {tags} {IMAGE} tags, but there are {n} images per row. Give a tag for each image, and a '
+                'image for each tag.'
             )
         if tokens.shape[1] > self.config.lm.context:
             raise UserError(
@@ -282,7 +282,7 @@ class Pretrained(Towers):
         """Continues a prompt, or each prompt of a batch. The default is greedy decoding.
 
         Args:
-          prompt: strings and pictures in reading order (see `inputs/prompts.py`), or a list of such lists.
+          prompt: strings and images in reading order (see `inputs/prompts.py`), or a list of such lists.
           max_new_tokens: most tokens to generate.
           num_beams: beam search if above 1 (paper: 3); not together with a temperature.
           temperature, top_k, top_p: sampling.
@@ -336,7 +336,7 @@ class Pretrained(Towers):
     def banned(self) -> tuple[int, ...]:
         """The tokens that are never written."""
         c = self.config
-        # A generated <image> tag would have no picture.
+        # A generated <image> tag would have no image.
         extra = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)))
         # In some vocabularies one token is <BOS>, <EOS> and padding.
         spare = range(self.tokenizer.size, c.lm.vocab_size)  # Rows that no token has.
@@ -350,7 +350,7 @@ class Pretrained(Towers):
     @functools.cached_property
     def reader(self) -> Reader:
         """What reads its prompts."""
-        return Reader(self.model, self.params, self.tokenizer, self.pictures, self.mesh)
+        return Reader(self.model, self.params, self.tokenizer, self.image_format, self.mesh)
 
     def remember(self, beginning: Prompt) -> None:
         """Reads what many prompts begin with, such as examples. It is then not read again with each of them.
@@ -368,7 +368,7 @@ class Pretrained(Towers):
         return self.reader.read([self.encoded(prompt, room) for prompt in prompts])
 
     def encoded(self, prompt: Prompt, room: int) -> Encoded:
-        """A prompt as tokens and pictures. ValueError as for `read`."""
+        """A prompt as tokens and images. ValueError as for `read`."""
         self._refuse_towers()
         found, context = encode(prompt, self.tokenizer), self.config.lm.context
         if (free := context - len(found.tokens)) < room:

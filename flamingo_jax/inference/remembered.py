@@ -1,4 +1,4 @@
-"""What a model has read and will read again: the pictures of examples, and the beginnings that prompts share."""
+"""What a model has read and will read again: the images of examples, and the beginnings that prompts share."""
 
 import collections
 from collections.abc import Callable, Hashable, Sequence
@@ -12,7 +12,7 @@ from flamingo_jax.inputs.prompts import Encoded, common_beginning
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.flamingo import Media
 
-PICTURES = 2**30  # Bytes of media tokens on the host: 4,096 pictures of 64 tokens of width 1,024 in float32.
+IMAGES = 2**30  # Bytes of media tokens on the host: 4,096 images of 64 tokens of width 1,024 in float32.
 BEGINNINGS = 4  # Caches of as many beginnings stay on the device.
 # Tokens. A shorter beginning is read again with each prompt: each pair of lengths is another program to compile.
 WORTHWHILE = 32
@@ -26,18 +26,18 @@ class Beginning(NamedTuple):
     text: Text
 
 
-class Pictures:
-    """The media tokens of the pictures that were shown last."""
+class MediaCache:
+    """The media tokens of the images that were shown last."""
 
     def __init__(self, resample: Callable[[list], Sequence[Float[np.ndarray, 'r e']]]):
-        """resample: pictures of prompts -> their media tokens."""
+        """resample: images of prompts -> their media tokens."""
         self._resample = resample
         self._kept: collections.OrderedDict[Hashable, np.ndarray] = collections.OrderedDict()
         self._bytes = 0
 
     def of(self, prompts: Sequence[Encoded]) -> list[list[Float[np.ndarray, 'r e']]]:
-        """The media tokens of each prompt's pictures. Those of a picture are computed once."""
-        shown = {i: picture for p in prompts for i, picture in zip(p.identities, p.pictures, strict=True)}
+        """The media tokens of each prompt's images. Those of an image are computed once."""
+        shown = {i: image for p in prompts for i, image in zip(p.identities, p.images, strict=True)}
         found = {i: self._kept[i] for i in shown if i in self._kept}
         new = [i for i in shown if i not in found]
         found |= zip(new, self._resample([shown[i] for i in new]), strict=True)
@@ -45,7 +45,7 @@ class Pictures:
             self._bytes += 0 if i in self._kept else tokens.nbytes
             self._kept[i] = tokens
             self._kept.move_to_end(i)
-        while self._bytes > PICTURES:
+        while self._bytes > IMAGES:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return [[found[i] for i in prompt.identities] for prompt in prompts]
 

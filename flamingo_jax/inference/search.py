@@ -36,7 +36,7 @@ class Marks(NamedTuple):
     """Tokens with a meaning for an answer."""
 
     ends: tuple[int, ...]  # They end it.
-    banned: tuple[int, ...] = ()  # Never written (an <image> tag, which would have no picture).
+    banned: tuple[int, ...] = ()  # Never written (an <image> tag, which would have no image).
 
 
 def next_token(logits: Float[Array, 'b v'], keys: Key[Array, 'b'], drawing: Drawing) -> Int[Array, 'b']:

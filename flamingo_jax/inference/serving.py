@@ -12,7 +12,7 @@ gives.
 A beam search has rows and programs of its own; it takes a step between two steps of the others.
 
 Programs are few, whatever the prompts' lengths. Prompts are read one or four at a time, padded to a power of two. The
-number of rows, the places in their caches and the pictures that they see are powers of two as well; they grow when a
+number of rows, the places in their caches and the images that they see are powers of two as well; they grow when a
 prompt needs it, and shrink when nobody is answered, or much less would do.
 """
 
@@ -163,12 +163,12 @@ class Engine:
 
         Raises:
           ValueError: the prompt is not valid, or exceeds the context with its answer: the message says how many new
-            tokens fit. A picture that cannot be read is told by the answer.
+            tokens fit. An image that cannot be read is told by the answer.
           RuntimeError: the engine is closed. Answers that were not whole by then raise it, too.
         """
         (prompt, *_), several = as_batch(prompt)
         if several:
-            raise UserError('Ask one prompt at a time: a list of strings and pictures.')
+            raise UserError('Ask one prompt at a time: a list of strings and images.')
         prompt = [_own(item) for item in cast(list[Any], prompt)]
         encoded = self.flamingo.encoded(prompt, sampling.max_new_tokens)
         beams = self.flamingo.write(prompt, sampling) if sampling.num_beams > 1 else None
@@ -265,7 +265,7 @@ class Engine:
             return
         try:
             read = self.flamingo.reader.read([answer.prompt for answer in group], few_programs=True)
-        except Exception as error:  # Such as a picture that cannot be read.
+        except Exception as error:  # Such as an image that cannot be read.
             if len(group) == 1:
                 return group[0].end(error)
             for answer in group:
@@ -297,14 +297,14 @@ class Engine:
         every = (*self._live.values(), *group)
         coming = min(self.slots, len(every) + len(self._waiting))
         places = max(len(one.prompt.tokens) + one.sampling.max_new_tokens for one in every)
-        c, pictures = self.flamingo.config, 0
+        c, images = self.flamingo.config, 0
         if media is not None and not c.xattn.at_tag:
-            shown = max(len(one.prompt.pictures) for one in every)
-            pictures = 1 if c.xattn.only_last_image else decode.power_of_two(max(shown, 1))
+            shown = max(len(one.prompt.images) for one in every)
+            images = 1 if c.xattn.only_last_image else decode.power_of_two(max(shown, 1))
         needed = Size(
             rows=min(decode.power_of_two(coming), self.slots),
             places=max(PLACES, decode.power_of_two(places)),
-            media=pictures * c.media_tokens if pictures else 0,
+            media=images * c.media_tokens if images else 0,
         )
         if self._rows is None:
             return needed
@@ -340,7 +340,7 @@ class Engine:
 
 
 def _own(item: Any) -> Any:
-    """An item of a prompt as it is now: the engine reads pictures later, and a camera may write into the same array."""
+    """An item of a prompt as it is now: the engine reads images later, and a camera may write into the same array."""
     if isinstance(item, list | tuple):
         return [_own(frame) for frame in item]
     with contextlib.suppress(Exception):  # One that cannot be read, which the answer tells.

@@ -1,4 +1,4 @@
-"""A model of two towers, trained contrastively: it compares pictures with texts, and writes nothing."""
+"""A model of two towers, trained contrastively: it compares images with texts, and writes nothing."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import as_frames
 from flamingo_jax.inputs.rows import encode_paired
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -19,7 +19,7 @@ from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.contrastive import paired
 from flamingo_jax.model.flamingo import Flamingo, Params
 
-_PICTURES, _TEXTS = 32, 256  # That `picture_vectors` and `text_vectors` encode at a time.
+_IMAGES, _TEXTS = 32, 256  # That `image_vectors` and `text_vectors` encode at a time.
 
 
 class Towers:
@@ -29,25 +29,25 @@ class Towers:
     params: Params
     tokenizer: Tokenizer
     config: FlamingoConfig
-    pictures: PictureFormat
+    image_format: ImageFormat
     encode: Callable[..., np.ndarray]
     mesh: Mesh | None
 
-    def picture_vectors(self, pictures: Sequence[Any]) -> Float[np.ndarray, 'n width']:
-        """The vectors of pictures in the space that they share with texts, of length 1; [0 width] without pictures.
+    def image_vectors(self, images: Sequence[Any]) -> Float[np.ndarray, 'n width']:
+        """The vectors of images in the space that they share with texts, of length 1; [0 width] without images.
 
-        A picture is as in a prompt: a path, a PIL image, an array, bytes, or features.
+        An image is as in a prompt: a path, a PIL image, an array, bytes, or features.
 
         Raises:
           ValueError: the model is not two towers, trained contrastively.
         """
         self._require_towers()
         rows = [np.zeros((0, self.config.contrastive.width), np.float32)]
-        # The trunk takes a film's frames as so many pictures. Each device has at least one film.
+        # The trunk takes a video's frames as so many images. Each device has at least one video.
         devices = 1 if self.mesh is None else self.mesh.size
-        together = max(_PICTURES // len(as_frames(pictures[0], self.pictures)), devices) if len(pictures) else 1
-        for begin in range(0, len(pictures), together):
-            some = [as_frames(picture, self.pictures) for picture in pictures[begin : begin + together]]
+        together = max(_IMAGES // len(as_frames(images[0], self.image_format)), devices) if len(images) else 1
+        for begin in range(0, len(images), together):
+            some = [as_frames(image, self.image_format) for image in images[begin : begin + together]]
             if some[0].dtype == np.uint8:  # Pixels; the last batch is filled up, so that one program serves all.
                 filled = np.stack([*some, *some[:1] * (together - len(some))])
                 features = self.encode(filled)[: len(some)]
@@ -57,7 +57,7 @@ class Towers:
         return np.concatenate(rows)
 
     def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, 'n width']:
-        """The vectors of texts in the space that they share with pictures, of length 1; [0 width] without texts.
+        """The vectors of texts in the space that they share with images, of length 1; [0 width] without texts.
 
         Long texts are cut.
 
@@ -84,7 +84,7 @@ class Towers:
     def _require_towers(self) -> None:
         if self.config.contrastive is None:
             raise UserError(
-                'This model has no space that pictures share with texts. Give one that was trained contrastively '
+                'This model has no space that images share with texts. Give one that was trained contrastively '
                 '(experiments/contrastive_pictures.py).'
             )
         if self.config.contrastive.loss == 'classes':

@@ -1,4 +1,4 @@
-"""Augmentation of pictures in training: the paper's flip and colour jitter, and random views of a picture.
+"""Augmentation of images in training: the paper's flip and colour jitter, and random views of an image.
 
 Views are for frozen features, which are computed once: they keep a model from memorising a small set of drawings.
 A view is rotated, shifted, scaled and recoloured. One in six is grey, one in six is a sketch of the outlines, and half
@@ -18,7 +18,7 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import Frames
 
 LARGEST_TURN = 20  # Degrees.
-SIZES = (0.6, 1.1)  # Of the picture's side.
+SIZES = (0.6, 1.1)  # Of the image's side.
 LARGEST_SHIFT = 0.1
 GREY, SKETCH, BACKGROUND = 1 / 6, 1 / 6, 1 / 2
 # Factors of brightness, contrast and saturation, for a view and for `recolour`. The paper does not give its own.
@@ -46,7 +46,7 @@ def draw_colours(rng: np.random.Generator) -> tuple[float, ...]:
 def recolour(
     frames: UInt8[np.ndarray, 't size size 3'], factors: tuple[float, ...]
 ) -> UInt8[np.ndarray, 't size size 3']:
-    """Multiplies brightness, contrast and saturation; every frame of a film gets the same factors."""
+    """Multiplies brightness, contrast and saturation; every frame of a video gets the same factors."""
     return np.stack([np.asarray(_enhanced(PIL.Image.fromarray(frame), factors)) for frame in frames])
 
 
@@ -71,7 +71,7 @@ def view(frames: UInt8[np.ndarray, 't size size 3'], rng: np.random.Generator) -
             image = PIL.ImageOps.invert(image.convert('L').filter(PIL.ImageFilter.FIND_EDGES)).convert('RGB')
         elif look < SKETCH + GREY:
             image = image.convert('L').convert('RGB')
-        # Pictures stand on white. The new background replaces the white.
+        # Images stand on white. The new background replaces the white.
         mask = PIL.Image.fromarray((frame.min(axis=-1) < 250).astype(np.uint8) * 255)
         small = (max(1, round(side * size)),) * 2
         image, mask = (

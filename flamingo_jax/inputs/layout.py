@@ -1,9 +1,9 @@
-"""How pictures and texts become a sequence of tokens. Training and prompts both use this code.
+"""How images and texts become a sequence of tokens. Training and prompts both use this code.
 
     <BOS>Cute pics of my pets!<EOC><image>My puppy sitting in the grass.<EOC><image> My cat looking very dignified.<EOC>
 
-A chunk is at most one picture and the text after it; an <EOC> ends it (paper, section 2.3 and figure 7).
-OpenFlamingo has the same layout. IDEFICS puts a token before and after each picture; neighbouring pictures share it.
+A chunk is at most one image and the text after it; an <EOC> ends it (paper, section 2.3 and figure 7).
+OpenFlamingo has the same layout. IDEFICS puts a token before and after each image; neighbouring images share it.
 """
 
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, Tokenizer
@@ -15,7 +15,7 @@ class Layout:
     Attributes:
       tokens: ids.
       weights: loss weight of each token as a target.
-      begins: position of the first token of each picture's tag.
+      begins: position of the first token of each image's tag.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -28,8 +28,8 @@ class Layout:
         self._open = False  # Whether there is anything after the last <EOC>.
         self._weight = 0.0  # Loss weight of the chunk's last text.
 
-    def picture(self) -> None:
-        """Writes a picture's tag, after the <EOC> of an open chunk. IDEFICS writes no <EOC> there."""
+    def image(self) -> None:
+        """Writes an image's tag, after the <EOC> of an open chunk. IDEFICS writes no <EOC> there."""
         t = self._tokenizer
         if self._open and t.around is None:
             self.end_chunk()

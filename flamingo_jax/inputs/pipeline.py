@@ -25,7 +25,7 @@ import grain.python as grain
 import jax
 import numpy as np
 
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.rows import Batch, Row
 from flamingo_jax.inputs.sources.source import ENDLESS, Source
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -39,20 +39,20 @@ OF_WORKER = 4
 LOOKS, BETWEEN = 12, 5.0
 
 
-def rows(source: Source, tokenizer: Tokenizer, pictures: PictureFormat, seed: int) -> grain.MapDataset:
+def rows(source: Source, tokenizer: Tokenizer, image_format: ImageFormat, seed: int) -> grain.MapDataset:
     """The endless rows of one data set, in their final order.
 
     Args:
       source: the data set.
       tokenizer: the model's.
-      pictures: how the model takes pictures.
+      image_format: how the model takes images.
       seed: for the order and for random choices.
 
     Raises:
       FileNotFoundError, ValueError: those of the data set, before anything is read.
     """
-    source.empty_row(tokenizer, pictures)  # Raises if the config itself is wrong.
-    opened, blank = source.open(pictures), source.blank(pictures)
+    source.empty_row(tokenizer, image_format)  # Raises if the config itself is wrong.
+    opened, blank = source.open(image_format), source.blank(image_format)
     source.check(opened, tokenizer)
     documents = grain.MapDataset.range(len(opened)).seed(seed)
     if len(opened) != ENDLESS:
@@ -100,7 +100,7 @@ def _is_portable(error: Exception) -> bool:
 def batches(
     sources: Mapping[str, Source],
     tokenizer: Tokenizer,
-    pictures: PictureFormat,
+    image_format: ImageFormat,
     seed: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> dict[str, grain.MapDataset]:
@@ -116,7 +116,7 @@ def batches(
     datasets = {}
     for name, source in sources.items():
         chosen = _held(source.batch_size, sharding) if sharding else range(source.batch_size)
-        every = rows(source, tokenizer, pictures, _seed_of(seed, name))
+        every = rows(source, tokenizer, image_format, _seed_of(seed, name))
         dataset = grain.MapDataset.source(_Rows(every, source.batch_size, tuple(chosen)))
         datasets[name] = dataset.batch(len(chosen), drop_remainder=True)
     return datasets

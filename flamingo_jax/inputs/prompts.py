@@ -1,9 +1,9 @@
-"""A prompt as a user writes it, strings and pictures in reading order -> tokens and pictures.
+"""A prompt as a user writes it, strings and images in reading order -> tokens and images.
 
-    [picture, ' dog<EOC>', picture, ' cat<EOC>', picture]
+    [image, ' dog<EOC>', image, ' cat<EOC>', image]
 
 A string is text; '<EOC>' in it ends a chunk, except in a data set's own text (`Tokenizer.literal`) and in a dialogue
-(`chat`). Do not write the tag <image>: put the picture there. A picture is a PIL image, an array, a pathlib.Path,
+(`chat`). Do not write the tag <image>: put the image there. An image is a PIL image, an array, a pathlib.Path,
 encoded bytes, a list of those (the frames of a video), or an array [t s d_v] of features that were computed before.
 """
 
@@ -20,32 +20,32 @@ import numpy as np
 from PIL import Image
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.inputs.images import PLACES, Frames, PictureFormat, Unread, tiles, to_frames
+from flamingo_jax.inputs.images import PLACES, Frames, ImageFormat, Unread, tiles, to_frames
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTE, QUOTED, Tokenizer
 
-PICTURE = Image.Image | np.ndarray | pathlib.Path | bytes | Unread
-Prompt = Sequence[Any] | PICTURE
+IMAGE_LIKE = Image.Image | np.ndarray | pathlib.Path | bytes | Unread
+Prompt = Sequence[Any] | IMAGE_LIKE
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
 ORIENTATION = 0x0112  # In EXIF.
 # The marks of ChatML.
 TELLS, ASKS, ENDS_TURN = '<|im_start|>system\n', '<|im_start|>user\n', '<|im_end|>'
 ANSWERS = f'{ENDS_TURN}\n<|im_start|>assistant\n'
-PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
 def chat(*turns: Prompt | str, system: str = '') -> list[Any]:
     """The prompt of a dialogue, marked as ChatML: so SmolLM2 and Qwen chat.
 
-        chat([picture, ' What is it like?'])
-        chat([picture, ' What is it like?'], 'It is a spider.', 'Write a poem about it.')
+        chat([image, ' What is it like?'])
+        chat([image, ' What is it like?'], 'It is a spider.', 'Write a poem about it.')
 
     What is said is mere text: `<|im_end|>`, '<EOC>' or <image> in it is read as its characters, so that nobody can
-    write the other's turn. Several pictures of a turn have no labels, and its text may see the last one alone: where a
+    write the other's turn. Several images of a turn have no labels, and its text may see the last one alone: where a
     question tells them apart, write ` first` and ` second` after them, as `few_shot/which.py` does in training.
 
     Args:
-      turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and pictures.
+      turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and images.
       system: what the model is told before the dialogue; '' for nothing.
 
     Of a model whose tokenizer has no such marks (`chats`), they are mere text.
@@ -69,21 +69,21 @@ def mere(text: str) -> str:
     return QUOTE + text.replace(QUOTE, '') + QUOTE if '<' in text or QUOTE in text else text
 
 
-def in_tiles(picture: Image.Image, side: int = 2) -> list[Any]:
-    """A picture as its tiles, each with its place, and then as a whole (as in LLaVA 1.6, Liu et al. 2024).
+def in_tiles(image: Image.Image, side: int = 2) -> list[Any]:
+    """An image as its tiles, each with its place, and then as a whole (as in LLaVA 1.6, Liu et al. 2024).
 
         [*in_tiles(PIL.Image.open('desk.jpg')), ' Question: where is the cup? Answer:']
         [*in_tiles(PIL.Image.open('desk.jpg'), 3), ' Question: how many: cup? Answer:']
 
     Args:
-      picture: of any size.
+      image: of any size.
       side: 2 for quarters, 3 for ninths; ValueError for another number.
 
     So the bridge of `experiments/smollm_pictures.py` was asked where things are, and of nine tiles how many.
     """
     if side not in PLACES:
         raise UserError(f'Tiles have names in 2 rows of 2 and in 3 of 3, and not in {side} of {side}.')
-    whole, *parts = tiles(picture, side)
+    whole, *parts = tiles(image, side)
     prompt: list[Any] = []
     for part, place in zip(parts, PLACES[side], strict=True):
         prompt += [part, f' {place}']
@@ -95,11 +95,11 @@ def chats(tokenizer: Tokenizer) -> bool:
     return all(len(tokenizer.encode(mark, continues=True)) == 1 for mark in ('<|im_start|>', ENDS_TURN))
 
 
-def is_picture(item: Any) -> bool:
-    """Whether an item of a prompt is a picture or the list of a video's frames."""
+def is_image(item: Any) -> bool:
+    """Whether an item of a prompt is an image or the list of a video's frames."""
     if isinstance(item, list | tuple):
-        return bool(item) and all(is_picture(frame) and not isinstance(frame, list | tuple) for frame in item)
-    return isinstance(item, PICTURE)
+        return bool(item) and all(is_image(frame) and not isinstance(frame, list | tuple) for frame in item)
+    return isinstance(item, IMAGE_LIKE)
 
 
 def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
@@ -115,14 +115,14 @@ def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
 
 
 def items(prompt: Prompt) -> Sequence[Any]:
-    """The texts and pictures of a prompt. A text or a picture alone is a prompt, too.
+    """The texts and images of a prompt. A text or an image alone is a prompt, too.
 
     Raises:
       ValueError: it is none, nor a list of them. A generator could be read only once, a set has no order.
     """
-    if isinstance(prompt, str | PICTURE):
+    if isinstance(prompt, str | IMAGE_LIKE):
         return [prompt]
-    refuse_other_than_list(prompt, 'The prompt is', 'a list of strings and pictures in reading order')
+    refuse_other_than_list(prompt, 'The prompt is', 'a list of strings and images in reading order')
     return prompt
 
 
@@ -133,36 +133,36 @@ def refuse_other_than_list(given: Any, what: str, needed: str) -> None:
 
 
 def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
-    """Whether a text after this prompt continues its last text, with no picture and no <EOC> between them.
+    """Whether a text after this prompt continues its last text, with no image and no <EOC> between them.
 
     Always True for a tokenizer with `prefix_once`, where everything but the first item is a continuation.
     """
     layout = Layout(tokenizer)
     for item in items(prompt):
-        layout.text(composed(item, 'A text of the prompt')) if isinstance(item, str) else layout.picture()
+        layout.text(composed(item, 'A text of the prompt')) if isinstance(item, str) else layout.image()
     return layout.continues
 
 
 class Encoded(NamedTuple):
-    """A prompt as tokens, with its pictures as they were given.
+    """A prompt as tokens, with its images as they were given.
 
     Attributes:
-      begins: where the tag of each picture begins among the tokens.
-      identities: of each picture.
+      begins: where the tag of each image begins among the tokens.
+      identities: of each image.
     """
 
     tokens: list[int]
-    pictures: list[Any]
+    images: list[Any]
     begins: list[int]
     identities: list[Hashable]
 
     def first(self, length: int) -> 'Encoded':
-        """Its first tokens, with their pictures."""
+        """Its first tokens, with their images."""
         n = sum(begin < length for begin in self.begins)
-        return Encoded(self.tokens[:length], self.pictures[:n], self.begins[:n], self.identities[:n])
+        return Encoded(self.tokens[:length], self.images[:n], self.begins[:n], self.identities[:n])
 
     def same(self, other: 'Encoded') -> bool:
-        """Whether both have the same tokens and pictures."""
+        """Whether both have the same tokens and images."""
         return (self.tokens, self.identities) == (other.tokens, other.identities)
 
     def begins_with(self, other: 'Encoded') -> bool:
@@ -171,7 +171,7 @@ class Encoded(NamedTuple):
 
 
 def common_beginning(prompts: Sequence[Encoded], tokenizer: Tokenizer) -> int:
-    """The number of tokens with which all these prompts begin, pictures included, up to the end of a chunk.
+    """The number of tokens with which all these prompts begin, images included, up to the end of a chunk.
 
     Where the common text has no such end, it is the last common token. At least one token of each prompt is left.
     """
@@ -187,23 +187,23 @@ def common_beginning(prompts: Sequence[Encoded], tokenizer: Tokenizer) -> int:
     return max([begin for begin in one.begins if begin <= end] + ends, default=end)
 
 
-def identity(picture: Any) -> Hashable:
-    """What tells a picture from others: of a file its path, size and time, of anything else its content."""
-    if isinstance(picture, list | tuple):
-        return tuple(identity(frame) for frame in picture)
-    if isinstance(picture, Unread):
-        return picture.identity
-    if isinstance(picture, bytes):
-        return hashlib.blake2b(picture, digest_size=16).digest()
-    if isinstance(picture, np.ndarray):
-        return str(picture.dtype), picture.shape, identity(np.ascontiguousarray(picture).tobytes())
+def identity(image: Any) -> Hashable:
+    """What tells an image from others: of a file its path, size and time, of anything else its content."""
+    if isinstance(image, list | tuple):
+        return tuple(identity(frame) for frame in image)
+    if isinstance(image, Unread):
+        return image.identity
+    if isinstance(image, bytes):
+        return hashlib.blake2b(image, digest_size=16).digest()
+    if isinstance(image, np.ndarray):
+        return str(image.dtype), image.shape, identity(np.ascontiguousarray(image).tobytes())
     try:
-        if isinstance(picture, pathlib.Path):
-            stat = picture.stat()
-            return str(picture), stat.st_size, stat.st_mtime_ns
+        if isinstance(image, pathlib.Path):
+            stat = image.stat()
+            return str(image), stat.st_size, stat.st_mtime_ns
         # Pixels, and what else changes how they look.
-        look = picture.getpalette(), picture.info.get('transparency'), picture.getexif().get(ORIENTATION)
-        return picture.mode, picture.size, repr(look), identity(picture.tobytes())
+        look = image.getpalette(), image.info.get('transparency'), image.getexif().get(ORIENTATION)
+        return image.mode, image.size, repr(look), identity(image.tobytes())
     except Exception:  # A file that cannot be read. What reads it says so.
         return object()
 
@@ -225,59 +225,57 @@ def composed(text: str, what: str) -> str:
 
 
 def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
-    """The tokens of one prompt, written as `inputs/layout.py` says, and its pictures. Texts are `composed`.
+    """The tokens of one prompt, written as `inputs/layout.py` says, and its images. Texts are `composed`.
 
     Raises:
-      ValueError: an empty prompt, an <image> tag without a picture, an item that is neither text nor picture, a text
-        that is the path of a picture file, or one that is no valid Unicode.
+      ValueError: an empty prompt, an <image> tag without an image, an item that is neither text nor image, a text
+        that is the path of an image file, or one that is no valid Unicode.
     """
     prompt = items(prompt)
     if not prompt:
-        raise UserError('The prompt is empty. Give at least one string or picture.')
-    layout, pictures = Layout(tokenizer), []
+        raise UserError('The prompt is empty. Give at least one string or image.')
+    layout, images = Layout(tokenizer), []
     for number, item in enumerate(prompt if tokenizer.around is None else _as_idefics(prompt, tokenizer)):
         if isinstance(item, str):
             text = composed(item, f'Item {number} of the prompt')
             if IMAGE in re.sub(QUOTED, '', text) and tokenizer.image_tag:
                 raise UserError(
                     f'Item {number} of the prompt is text that contains the tag {IMAGE} ({text.count(IMAGE)} times). '
-                    'Replace each tag by the picture itself, as an item of the list. If these characters are meant, '
+                    'Replace each tag by the image itself, as an item of the list. If these characters are meant, '
                     'give `flamingo.tokenizer.literal(text)`.'
                 )
-            if item.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(item):
+            if item.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(item):
                 raise UserError(
-                    f'Item {number} of the prompt is the text {item!r}, which is the name of a picture file. To show '
-                    f'the picture, give pathlib.Path({item!r}).'
+                    f'Item {number} of the prompt is the text {item!r}, which is the name of an image file. To show '
+                    f'the image, give pathlib.Path({item!r}).'
                 )
             layout.text(text)
-        elif is_picture(item):
+        elif is_image(item):
             if not tokenizer.image_tag:
                 raise UserError(
-                    f'Item {number} of the prompt is a picture, but this bundle is a language model without vision.'
+                    f'Item {number} of the prompt is an image, but this bundle is a language model without vision.'
                 )
-            layout.picture()
-            pictures.append(item)
+            layout.image()
+            images.append(item)
         else:
-            raise UserError(
-                f'Item {number} of the prompt is of type {type(item).__name__}. Give a string or a picture.'
-            )
+            raise UserError(f'Item {number} of the prompt is of type {type(item).__name__}. Give a string or an image.')
     if not layout.tokens:
         raise UserError(
             'The prompt is an empty text, which this language model cannot continue. Give at least one word.'
         )
-    return Encoded(layout.tokens, pictures, layout.begins, [identity(picture) for picture in pictures])
+    return Encoded(layout.tokens, images, layout.begins, [identity(image) for image in images])
 
 
-def as_frames(picture: Any, format: PictureFormat) -> Frames:
-    """A picture of a prompt as the model takes it. PictureError if it cannot be read."""
-    is_features = isinstance(picture, np.ndarray) and picture.dtype in (np.float16, np.float32) and picture.ndim == 3
-    return picture if is_features else to_frames(picture, format.size, format.fit)
+def as_frames(image: Any, format: ImageFormat) -> Frames:
+    """An image of a prompt as the model takes it. ImageError if it cannot be read."""
+    is_features = isinstance(image, np.ndarray) and image.dtype in (np.float16, np.float32) and image.ndim == 3
+    return image if is_features else to_frames(image, format.size, format.fit)
 
 
-def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, pictures: PictureFormat) -> tuple[list[int], list[Frames]]:
-    """The tokens of one prompt and its pictures as the model takes them. Errors as for `encode` and `as_frames`."""
+def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, image_format: ImageFormat) -> tuple[list[int], list[Frames]]:
+    """The tokens of one prompt and its images as the model takes them. Errors as for `encode` and `as_frames`."""
     encoded = encode(prompt, tokenizer)
-    return encoded.tokens, [as_frames(picture, pictures) for picture in encoded.pictures]
+    return encoded.tokens, [as_frames(image, image_format) for image in encoded.images]
 
 
 def _as_idefics(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:

@@ -35,7 +35,7 @@ from flamingo_jax.files import Path, as_path
 EOC, IMAGE = '<EOC>', '<image>'
 LATER_IN_TAG = '<image '  # How the names of the later tokens begin, in a tag of several extra tokens.
 # Names in published models: of the end of a chunk (OpenFlamingo, IDEFICS-instruct), of padding, of the token around
-# pictures.
+# images.
 ENDS_OF_CHUNK = (EOC, '<|endofchunk|>', '<end_of_utterance>')
 PAD, AROUND = '<PAD>', '<fake_token_around_image>'
 QUOTE = '\ue000'  # Stands around text of a prompt that is read as its characters: a character of no text (private use).
@@ -203,7 +203,7 @@ class Tokenizer:
     """Text <-> token ids. Segments of a text are encoded one by one and their ids concatenated.
 
     Some language models (LLaMA) were trained with a space before each text. As in the original models, the space
-    stands before a text that follows a picture or an <EOC>, but not before a segment that continues a text. If
+    stands before a text that follows an image or an <EOC>, but not before a segment that continues a text. If
     `prefix_once` is set, as in newer files, it stands before the first segment only.
 
     Attributes:
@@ -216,7 +216,7 @@ class Tokenizer:
       unk: name of the token for what the vocabulary lacks; None if it has none.
       model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
-      around: id of the token before and after each picture (IDEFICS); None in other models.
+      around: id of the token before and after each image (IDEFICS); None in other models.
     """
 
     def __init__(
@@ -381,7 +381,7 @@ class Tokenizer:
 
 
 def extra_tokens_of_prefix(r: int) -> tuple[str, ...]:
-    """The extra tokens of a model whose pictures are r soft words in the text: <EOC>, and a tag of r tokens."""
+    """The extra tokens of a model whose images are r soft words in the text: <EOC>, and a tag of r tokens."""
     return (EOC, IMAGE, *(f'{LATER_IN_TAG}{i}>' for i in range(2, r + 1)))
 
 
@@ -445,7 +445,7 @@ def train(texts: Iterator[str], vocab_size: int, symbols: Iterable[str] = ('\n',
 
 
 def main() -> None:
-    """Trains a tokenizer on the texts (or, in a picture set, the names) of a data set's train split."""
+    """Trains a tokenizer on the texts (or, in an image set, the names) of a data set's train split."""
     from flamingo_jax.inputs.sources.array_record import open_split  # Only this command reads data.
 
     records = open_split(flags.FLAGS.data, 'train')

@@ -1,10 +1,10 @@
-"""A Flamingo in lmms-eval, whose tasks it also gives examples with their pictures.
+"""A Flamingo in lmms-eval, whose tasks it also gives examples with their images.
 
     lmms-eval --model flamingo_jax --tasks vizwiz_vqa_val --batch_size 8 \
         --model_args 'checkpoint=BUNDLE,shots=4,prompt=Question: {question} Answer:'
 
-lmms-eval's own examples (`--num_fewshot`) are texts without pictures. With `shots`, each question comes after so many
-other documents of its data set, each with its pictures, its text and its answer, as a Flamingo is prompted.
+lmms-eval's own examples (`--num_fewshot`) are texts without images. With `shots`, each question comes after so many
+other documents of its data set, each with its images, its text and its answer, as a Flamingo is prompted.
 """
 
 import itertools
@@ -23,13 +23,13 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.published import most_frequent
 from flamingo_jax.inference.pretrained import load
 from flamingo_jax.inference.sampling import Sampling
-from flamingo_jax.inputs.films import to_film
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
+from flamingo_jax.inputs.videos import to_video
 from flamingo_jax.parallel import mesh as meshes
 
-TAG = re.compile(r'<image(?: ?(\d+))?>')  # Where some tasks want a picture in their text.
-BLANK = np.zeros((1, 1, 1), np.float32)  # Any picture, where only the number of tokens matters.
-A_SECOND = 3  # Fewest frames a second of a film (paper, appendix B.1.2).
+TAG = re.compile(r'<image(?: ?(\d+))?>')  # Where some tasks want an image in their text.
+BLANK = np.zeros((1, 1, 1), np.float32)  # Any image, where only the number of tokens matters.
+A_SECOND = 3  # Fewest frames a second of a video (paper, appendix B.1.2).
 
 Doc = dict[str, Any]
 
@@ -67,15 +67,15 @@ class FlamingoJax(lmms):
         Args:
           checkpoint, lm: as for `flamingo_jax.load`.
           batch_size: prompts at a time.
-          shots: examples before each question, with their pictures.
+          shots: examples before each question, with their images.
           support: the split that they are drawn from; '' is the task's training split, or a split `train`, or else the
-            split that is asked. No example shows a picture of the question.
+            split that is asked. No example shows an image of the question.
           answer: the field of a document that holds its answer; '' is what the task says, or else `answers`. Of
             several answers, an example shows the most frequent one.
           seed: draws the examples of each question.
           prompt: how a question is written, with {question} in its place and without the texts that the task puts
             around it; '' is as the task writes it.
-          frames: of a film (paper: 30).
+          frames: of a video (paper: 30).
           data, fsdp, tensor: the mesh, as for `flamingo_jax.parallel.mesh.make_mesh`.
           device, max_batch_size: not used; JAX chooses the device.
 
@@ -103,7 +103,7 @@ class FlamingoJax(lmms):
 
         Raises:
           ValueError: a prompt exceeds the context. It is found before any answer is given, unless it shows more
-            pictures than the first document of its task.
+            images than the first document of its task.
         """
         self._refuse_long(requests)
         answers = []
@@ -162,12 +162,12 @@ class FlamingoJax(lmms):
         raise NotImplementedError('flamingo_jax does not do tasks that ask in several rounds.')
 
     def prompt(self, request: Instance, shots: int | None = None, blank: int | None = None) -> list[Any]:
-        """The prompt of a request: the examples, then the document's pictures and its text.
+        """The prompt of a request: the examples, then the document's images and its text.
 
         Args:
           request: of lmms-eval, for a model that is not a chat.
           shots: other than those of the model.
-          blank: reads no pictures, and puts so many blank ones in the place of each document's.
+          blank: reads no images, and puts so many blank ones in the place of each document's.
 
         Raises:
           ValueError: the task does not say how its documents are read, or what an example answers.
@@ -179,7 +179,7 @@ class FlamingoJax(lmms):
             raise UserError(f'Task {place.task} does not say how its documents are read: leave out shots and prompt.')
         if task is not None and task.config.num_fewshot:
             raise UserError(
-                'The examples of --num_fewshot have no pictures. Leave it out, and give '
+                'The examples of --num_fewshot have no images. Leave it out, and give '
                 f'shots={task.config.num_fewshot} in --model_args.'
             )
         literal, prompt = self._flamingo.tokenizer.literal, []
@@ -198,13 +198,13 @@ class FlamingoJax(lmms):
     def _examples(
         self, task: Any, place: Place, asked: Sequence[Any], blank: int | None
     ) -> Iterator[tuple[Place, list[Any]]]:
-        """The documents of the support split in random order, with their pictures, none of which is asked about."""
+        """The documents of the support split in random order, with their images, none of which is asked about."""
         splits = self.task_dict[place.task]
         usual = (task.config.training_split, 'train', place.split)
         split = self._support or next(split for split in usual if split in splits)
         if split not in splits:
             raise UserError(f'Task {place.task} has no split {split!r}. Its splits are {sorted(splits)}.')
-        seen = {_key(picture) for picture in asked}
+        seen = {_key(image) for image in asked}
         for number in in_random_order(np.random.default_rng((self._seed, place.number)), len(splits[split])):
             example = Place(place.task, split, number)
             if example == place:
@@ -214,20 +214,20 @@ class FlamingoJax(lmms):
                 yield example, shown
 
     def _visuals(self, to_visuals: Callable[[Doc], Sequence[Any] | None], place: Place) -> list[Any]:
-        """The pictures and films of a document."""
+        """The images and videos of a document."""
         return [
-            self._picture(one, place) for one in to_visuals(self.task_dict[place.task][place.split][place.number]) or ()
+            self._image(one, place) for one in to_visuals(self.task_dict[place.task][place.split][place.number]) or ()
         ]
 
-    def _picture(self, visual: Any, place: Place) -> Any:
+    def _image(self, visual: Any, place: Place) -> Any:
         if isinstance(visual, PIL.Image.Image):
             return visual
         if isinstance(visual, str) and os.path.isfile(visual):
-            pictures = self._flamingo.pictures
-            return to_film(visual, self._frames, pictures.size, pictures.fit, apart=1 / A_SECOND)
+            image_format = self._flamingo.image_format
+            return to_video(visual, self._frames, image_format.size, image_format.fit, apart=1 / A_SECOND)
         raise UserError(
-            f'Document {place.number} of {place.task} shows {str(visual)[:80]!r}, which is neither a picture nor the '
-            'file of a film.'
+            f'Document {place.number} of {place.task} shows {str(visual)[:80]!r}, which is neither an image nor the '
+            'file of a video.'
         )
 
     def _text(self, task: Any, place: Place) -> str:
@@ -272,10 +272,10 @@ class FlamingoJax(lmms):
 
     def _tokens(self, prompt: Sequence[Any]) -> int:
         without = [item if isinstance(item, str) else BLANK for item in prompt]
-        return len(encode_prompt(without, self._flamingo.tokenizer, self._flamingo.pictures)[0])
+        return len(encode_prompt(without, self._flamingo.tokenizer, self._flamingo.image_format)[0])
 
     def _refuse_long(self, requests: Sequence[Instance], room: int = 1) -> None:
-        """ValueError if a prompt leaves no such room for its answer, with the pictures of a task's first document."""
+        """ValueError if a prompt leaves no such room for its answer, with the images of a task's first document."""
         context = self._flamingo.config.lm.context
         for name, some in itertools.groupby(requests, key=lambda request: request.args[4]):
             some = list(some)
@@ -310,7 +310,7 @@ def in_random_order(rng: np.random.Generator, n: int) -> Iterator[int]:
 
 
 def interleaved(shown: Sequence[Any], text: str, literal: Callable[[str], str]) -> list[Any]:
-    """Pictures and text in reading order: the pictures where the text has their tags, or else all before it.
+    """Images and text in reading order: the images where the text has their tags, or else all before it.
 
     It ends with a text. `literal` makes the text of a data set a part of a prompt.
     """
@@ -328,10 +328,10 @@ def interleaved(shown: Sequence[Any], text: str, literal: Callable[[str], str]) 
 
 
 def _spaced(text: str) -> str:
-    """A text with the space that stands between a picture and its text (paper, figure 8)."""
+    """A text with the space that stands between an image and its text (paper, figure 8)."""
     return text if not text or text[0].isspace() else f' {text}'
 
 
-def _key(picture: Any) -> bytes:
-    """Identifies a picture by its pixels."""
-    return picture.tobytes()
+def _key(image: Any) -> bytes:
+    """Identifies an image by its pixels."""
+    return image.tobytes()

@@ -2,7 +2,7 @@
 
 Flamingo needs what ready-made attention functions do not have: a query that may attend to nothing must get exactly
 zero. A text token before every image has an empty row in the cross-attention mask. `jax.nn.dot_product_attention`
-returns the uniform average for an empty row, which would leak every picture into that token.
+returns the uniform average for an empty row, which would leak every image into that token.
 
 **Kernels.** `plain` is XLA's two products with a softmax between them, whose weights [b h l m] go through memory.
 `cudnn` (GPU) and `splash` (TPU, Pallas) compute the same in one pass, in forward and backward, without them. Which one
@@ -113,7 +113,7 @@ def attend(
     """
     b, l, h, head_dim = q.shape
     m = k.shape[2]
-    if m == 0:  # A text without pictures: every row is empty.
+    if m == 0:  # A text without images: every row is empty.
         return jnp.zeros_like(q)
     scale = head_dim**-0.5 if scale is None else scale
     in_segments = mask is None or isinstance(mask, Segments)

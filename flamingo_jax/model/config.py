@@ -35,10 +35,10 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveConfig:
-    """The space that pictures and texts share in contrastive pretraining (model/contrastive.py; paper, B.1.3).
+    """The space that images and texts share in contrastive pretraining (model/contrastive.py; paper, B.1.3).
 
     The trunk is the vision tower and the language model the text tower. If the config has a resampler, the vision tower
-    ends with it. On a frozen trunk it learns what different pictures of a thing have in common.
+    ends with it. On a frozen trunk it learns what different images of a thing have in common.
     """
 
     width: int = 1376  # Of the shared space, if there is one.
@@ -69,7 +69,7 @@ class FlamingoConfig:
     image_tag: tuple[int, ...] = ()  # The tokens of '<image>': several pieces of plain text, or one extra token.
     extra_tokens: tuple[str, ...] = ()  # Learnt tokens beyond the language model's; ids follow its vocabulary.
     extra_tied: bool = False  # Whether their output rows are their input rows (OpenFlamingo with a tied LM).
-    image_size: int = 320  # Height and width of the pictures, in pixels.
+    image_size: int = 320  # Height and width of the images, in pixels.
     lora: LoraConfig | None = None  # Only during fine-tuning; a bundle has it merged into the language model.
     contrastive: ContrastiveConfig | None = None  # Makes it two towers, a trunk and a text tower, without a Flamingo.
 
@@ -109,11 +109,11 @@ class FlamingoConfig:
 
     @property
     def fit(self) -> str:
-        """How the trunk's pictures are made square (`inputs/images.py`); 'pad' without a trunk."""
+        """How the trunk's images are made square (`inputs/images.py`); 'pad' without a trunk."""
         return self.vision.fit if self.vision else 'pad'
 
     def at(self, image_size: int) -> 'FlamingoConfig':
-        """The same for pictures of another height and width in pixels. ValueError for a size that is too small."""
+        """The same for images of another height and width in pixels. ValueError for a size that is too small."""
         least = getattr(self.vision, 'patch', 1)
         if image_size < least:
             raise UserError(f'image_size is {image_size}. This trunk needs at least {least} pixels.')

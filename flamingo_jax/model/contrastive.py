@@ -1,9 +1,9 @@
 """The two towers of contrastive pretraining (paper, appendix B.1.3; Radford et al. 2021).
 
-    picture --trunk--> features [b s d_v] --mean, linear, length 1--> [b width]    (or the resampler's latents [b r e])
+    image --trunk--> features [b s d_v] --mean, linear, length 1--> [b width]    (or the resampler's latents [b r e])
     text    --blocks-> states   [b l d]   --mean, linear, length 1--> [b width]
 
-A picture and a text belong together if their vectors point the same way. The towers are those of any Flamingo: a
+An image and a text belong together if their vectors point the same way. The towers are those of any Flamingo: a
 trunk of `model/vision/` and the blocks of `language_model.py`, whose tokens see the whole text here, as in BERT. After
 the training only the trunk is kept (paper): `config.vision` takes the bundle of the whole, and `config.resampler` does
 if a resampler was trained on a frozen trunk.
@@ -45,7 +45,7 @@ class SharedSpace(nn.Module):
         states: Float[Array, 'b l d'] | None,
         valid: Bool[Array, 'b l'] | None = None,
     ) -> tuple[Float[Array, 'b width'] | None, Float[Array, 'b width'] | None, Float[Array, ''], Float[Array, '']]:
-        """Vectors of pictures and of texts (either may be None), beta, and the bias (0 but for the sigmoid); float32.
+        """Vectors of images and of texts (either may be None), beta, and the bias (0 but for the sigmoid); float32.
 
         valid: the tokens over which a text's states are averaged.
         """
@@ -55,15 +55,15 @@ class SharedSpace(nn.Module):
             linear = Linear((x.shape[-1], c.width), axes, dtype=self.dtype, result_dtype=jnp.float32, name=name)
             return normalise(linear(x))
 
-        pictures = texts = None
+        images = texts = None
         if features is not None:
-            pictures = features.astype(jnp.float32).mean(axis=1)
+            images = features.astype(jnp.float32).mean(axis=1)
             if c.loss == 'classes':  # Without a projection, so that the mean itself tells classes apart.
                 zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('projection', 'vocab'))
-                self.param('classes', zeros, (pictures.shape[-1], c.classes))
-                pictures = normalise(pictures)
+                self.param('classes', zeros, (images.shape[-1], c.classes))
+                images = normalise(images)
             else:
-                pictures = project(pictures, ('vision_in', 'vision_out'), 'image')
+                images = project(images, ('vision_in', 'vision_out'), 'image')
         if c.loss != 'classes' and states is not None:
             weights = valid[..., None].astype(jnp.float32)
             mean = (states.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
@@ -72,7 +72,7 @@ class SharedSpace(nn.Module):
         bias: Any = self.param('bias', _scalar(c.bias), ()) if c.loss == 'sigmoid' else jnp.zeros(())
         # The gradient passes the cap, so that a scale above it can come down.
         over = jax.lax.stop_gradient(jnp.maximum(scale - math.log(LARGEST_SCALE), 0.0))
-        return pictures, texts, jnp.exp(scale - over), bias
+        return images, texts, jnp.exp(scale - over), bias
 
 
 def paired(

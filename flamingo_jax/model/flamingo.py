@@ -90,7 +90,7 @@ class Flamingo:
         Args:
           params: the component trees.
           images: pixels 0..255, or features. Rows with fewer than n images are padded at the end; padding is never
-            attended to. None for text without pictures.
+            attended to. None for text without images.
           tokens, phi, document: as for `place`.
 
         Returns:
@@ -158,8 +158,8 @@ class Flamingo:
           tokens: text, padded at the end.
           phi: which image each token may see, if the data say so; None counts the <image> tags.
           document: which document of its row each token belongs to, if rows hold several; None: a row is one. Each is
-            computed as it would be alone. phi must then be given, and count the pictures of the row. Rows that share
-            pictures have different documents.
+            computed as it would be alone. phi must then be given, and count the images of the row. Rows that share
+            images have different documents.
         """
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         if document is not None:  # Positions begin anew with each document, and attention ends with it.
@@ -176,7 +176,7 @@ class Flamingo:
         """phi of section 2.3: the image that each token may see, 0 = none.
 
         Args:
-          given: phi from the data, which may tie text to the next picture. None counts the <image> tags that begin
+          given: phi from the data, which may tie text to the next image. None counts the <image> tags that begin
             at or before each token.
           before: the number of images in the text before these tokens.
 
@@ -216,7 +216,7 @@ class Flamingo:
         """Pixels or features -> media tokens [b n*r e], by trunk and resampler (if any); None without images.
 
         Raises:
-          ValueError: a picture has several frames, but the model has no resampler.
+          ValueError: an image has several frames, but the model has no resampler.
         """
         if images is None or self.config.xattn is None:
             return None
@@ -225,12 +225,12 @@ class Flamingo:
         if self.config.resampler is not None:
             media = self.resampled(params, media)
         elif t > 1:
-            raise UserError(f'A model without a resampler takes pictures of one frame, not {t}. Set frames to 1.')
+            raise UserError(f'A model without a resampler takes images of one frame, not {t}. Set frames to 1.')
         media = media.astype(self.dtype)
         return Media(constrain(media.reshape(b, -1, media.shape[-1]), 'batch', None, 'media'), None)
 
     def resampled(self, params: Params, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r e']:
-        """The resampler, applied to each picture by itself."""
+        """The resampler, applied to each image by itself."""
         resampler = self.config.resampler.module(self.config.lm.width, self.dtype, self.attention_kernel)
         return stack.checkpoint(resampler.apply, self.remat)({'params': params['resampler']}, features)
 
@@ -265,7 +265,7 @@ class Flamingo:
 
     @property
     def alone(self) -> 'Flamingo':
-        """The frozen language model alone, which takes `{'lm': ...}`: no pictures, no LoRA, no extra tokens."""
+        """The frozen language model alone, which takes `{'lm': ...}`: no images, no LoRA, no extra tokens."""
         config = dataclasses.replace(self.config, xattn=None, lora=None, extra_tokens=())
         return dataclasses.replace(self, config=config)
 

@@ -43,8 +43,8 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         params['xattn'] = _init_stacked(bridge, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
     if c.extra_tokens:
         shape, axes = (len(c.extra_tokens), c.lm.width), ('extra_tokens', 'embed')
-        # Small, since at an <image> tag the picture is added to the tag's row, and the frozen model should read the
-        # picture.
+        # Small, since at an <image> tag the image is added to the tag's row, and the frozen model should read the
+        # image.
         rows_in = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
         rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)
         params['extra_tokens'] = {'input': rows_in(keys['extra_input'], shape)}

@@ -1,7 +1,7 @@
 """Whether several processes hold the same where they should: rows of a batch, and copies of an array.
 
 Each process reads and decodes the rows that its devices hold, and with tensor parallelism several hold the same rows.
-If one of them could not read a picture, or read another file, copies of the parameters would part from there on, and
+If one of them could not read an image, or read another file, copies of the parameters would part from there on, and
 nothing else would notice. So each step compares a few bytes of each such row before it is trained on. Copies of arrays
 are compared once at the start, and before each checkpoint.
 
@@ -77,7 +77,7 @@ class Rows:
                     raise _parted(
                         f'data set {name}: row {row} of the batch of step {step}',
                         groups,
-                        'Each of them reads the row itself: one has another file, or could not read a picture. Give '
+                        'Each of them reads the row itself: one has another file, or could not read an image. Give '
                         'all of them the same files, then resume with the same command.',
                     )
 

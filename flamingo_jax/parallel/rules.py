@@ -18,7 +18,7 @@ from flamingo_jax.errors import UserError
 # array: activations, whose batch uses `fsdp`, keep their whole width.
 RULES = (
     ('batch', ('data', 'fsdp')),
-    # Pictures in the trunk: each device has whole pictures and the whole trunk.
+    # Images in the trunk: each device has whole images and the whole trunk.
     ('images', ('data', 'fsdp', 'tensor')),
     ('embed', 'fsdp'),
     ('media', 'fsdp'),

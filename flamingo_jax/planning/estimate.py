@@ -51,7 +51,7 @@ def sent(run: Planned, read: list[Weight], held: dict[str, int]) -> list[Collect
         for source in run.sources.values():
             send('all-reduce', ('tensor',), 2 * (tensor - 1) / tensor * _summed(run, source) / (data * fsdp))
             if source.images and not source.features and 'vision' not in run.trained:
-                features = _pictures(run, source) * source.frames * _spatial(run) * run.model.config.vision.width
+                features = _images(run, source) * source.frames * _spatial(run) * run.model.config.vision.width
                 send('all-gather', ('tensor',), 2 * features / (data * fsdp) * (tensor - 1) / tensor)
     ordered = (Collective(kind, axes, size, 0) for (kind, axes), size in found.items() if size)
     return sorted(ordered, key=lambda one: -one.bytes)
@@ -67,10 +67,10 @@ def _summed(run: Planned, source: Source) -> int | float:
     again, tokens = run.model.remat == 'full', work.texts * work.length
     out = c.lm.depth * (4 + again) * tokens * c.lm.width + work.targets * c.lm.width
     if c.xattn:
-        media = work.pictures * c.media_tokens
+        media = work.images * c.media_tokens
         out += c.xattn_blocks * ((4 + 2 * again) * tokens * c.lm.width + media * c.media_width)
-        if c.resampler and work.pictures:
-            places = work.pictures * (c.media_tokens * (4 + 2 * again) + source.frames * _spatial(run))
+        if c.resampler and work.images:
+            places = work.images * (c.media_tokens * (4 + 2 * again) + source.frames * _spatial(run))
             out += c.resampler.depth * c.resampler.width * places
     return jnp.dtype(run.model.dtype).itemsize * out
 
@@ -84,7 +84,7 @@ def memory(run: Planned, read: list[Weight], held: dict[str, int], batches: int 
     """
     rows = meshes.row_shards(run.mesh)
     pixels = [source for source in run.sources.values() if source.images and not source.features]
-    features = sum(_pictures(run, source) * source.frames * _spatial(run) for source in pixels)
+    features = sum(_images(run, source) * source.frames * _spatial(run) for source in pixels)
     width = run.model.config.vision.width if pixels else 0
     layers = [one.bytes / (one.shape[0] if len(one.shape) > 2 else 1) for one in read if one.gathered]
     return held | dict(
@@ -104,7 +104,7 @@ def activations(run: Planned, source: Source) -> int | float:
     size = jnp.dtype(run.model.dtype).itemsize
     parts = source.micro_batches * meshes.row_shards(run.mesh)
     work = flops.computed(c, source)
-    tokens, pictures = work.texts * work.length / parts, work.pictures / parts
+    tokens, images = work.texts * work.length / parts, work.images / parts
     block = tokens * _block(run, work.length, tensor)
     each = {'full': size * tokens * c.lm.width, 'dots': tokens * _products(run, tensor), '': block}[run.model.remat]
     total = c.lm.depth * each + (block if run.model.remat else 0)
@@ -115,12 +115,12 @@ def activations(run: Planned, source: Source) -> int | float:
     how = dict(lengths=(source.lines * work.length, work.media), head_dim=x.head_dim, in_segments=x.only_last_image)
     weights = x.heads / tensor * _weights(run, **how)
     gated = tokens * (2 * NORM * d + size * (3 * d + 2 * width + 3 * ffw) + weights)
-    gated += pictures * c.media_tokens * (NORM * c.media_width + size * 2 * width)
-    products = size * (tokens * (2 * d + width + ffw) + pictures * c.media_tokens * 2 * width)
+    gated += images * c.media_tokens * (NORM * c.media_width + size * 2 * width)
+    products = size * (tokens * (2 * d + width + ffw) + images * c.media_tokens * 2 * width)
     each = {'full': size * tokens * d, 'dots': products, '': gated}[run.model.remat]
     total += c.xattn_blocks * each + (max(gated - block, 0) if run.model.remat else 0)
-    if c.resampler and pictures:
-        total += pictures * _resampler(run, source.frames * _spatial(run), tensor)
+    if c.resampler and images:
+        total += images * _resampler(run, source.frames * _spatial(run), tensor)
     return total
 
 
@@ -157,7 +157,7 @@ def _products(run: Planned, tensor: int) -> int | float:
 
 
 def _resampler(run: Planned, s: int, tensor: int) -> int | float:
-    """Bytes that all layers keep of a picture of s features. They are recomputed together, if at all."""
+    """Bytes that all layers keep of an image of s features. They are recomputed together, if at all."""
     c, r, size = run.model.config.resampler, run.model.config.media_tokens, jnp.dtype(run.model.dtype).itemsize
     width = c.heads * c.head_dim / tensor
     norms = NORM * (s + 2 * r) * c.width
@@ -166,7 +166,7 @@ def _resampler(run: Planned, s: int, tensor: int) -> int | float:
     return c.depth * (norms + products + weights)
 
 
-def _pictures(run: Planned, source: Source) -> int:
+def _images(run: Planned, source: Source) -> int:
     return source.batch_size * source.images
 
 

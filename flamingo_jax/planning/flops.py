@@ -43,11 +43,11 @@ class Cost(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is computed of a data set: texts of equal length, with pictures."""
+    """What is computed of a data set: texts of equal length, with images."""
 
     texts: int | float
     length: int | float  # Tokens of each, each of which attends to as many.
-    pictures: int | float  # In all.
+    images: int | float  # In all.
     media: int | float  # Media tokens that each token is multiplied by.
     targets: int | float  # Tokens that have logits, in all.
     told: int | float = 0.0  # Tokens of each text's other reading, which has no gradient and as many targets.
@@ -58,23 +58,23 @@ def computed(config: FlamingoConfig, data: Source) -> Work:
     """All places of a batch, filled or not."""
     lines = data.batch_size * data.lines
     media = data.images * config.media_tokens if config.xattn else 0
-    pictures = data.batch_size * data.images
+    images = data.batch_size * data.images
     length, told = data.row.lengths(data.length, data.images, len(config.image_tag))
     targets = lines * (data.targets or data.length) if data.row.has_logits else 0
-    return Work(lines, length, pictures, media, targets, told=told)
+    return Work(lines, length, images, media, targets, told=told)
 
 
 def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | float]) -> Work:
-    """The part that was of use: no padding, of attention a token's own document and picture.
+    """The part that was of use: no padding, of attention a token's own document and image.
 
     Args:
       counts: of the data set's steps (`counts` of a batch in `inputs/rows.py`).
     """
-    texts, pictures = max(counts['documents'], 1), counts['pictures']
+    texts, images = max(counts['documents'], 1), counts['images']
     length, told = data.row.lengths(counts['tokens'] / texts, 0, len(config.image_tag))
-    at_tags = pictures * len(config.image_tag) if config.xattn and config.xattn.at_tag else None
-    media = config.media_tokens if config.xattn and pictures else 0
-    return Work(texts, length, pictures, media, counts['targets'], told=told, gated=at_tags)
+    at_tags = images * len(config.image_tag) if config.xattn and config.xattn.at_tag else None
+    media = config.media_tokens if config.xattn and images else 0
+    return Work(texts, length, images, media, counts['targets'], told=told, gated=at_tags)
 
 
 def train_step(
@@ -115,14 +115,14 @@ def operations(
     if config.xattn is not None:
         share = 1 if work.gated is None else min(work.gated / max(work.texts * l, 1), 1)
         blocks['xattn'] = xattn_tokens(config, l, work.media) * (work.texts * share)
-        blocks['xattn'] += xattn_keys_values(config, config.media_tokens) * work.pictures
-        if work.pictures:
+        blocks['xattn'] += xattn_keys_values(config, config.media_tokens) * work.images
+        if work.images:
             if not data.features:
                 trunk = config.vision.operations(config.image_size)
-                out['vision'] += trunk * work.pictures * data.frames * (3 if 'vision' in trained else 1)
+                out['vision'] += trunk * work.images * data.frames * (3 if 'vision' in trained else 1)
             if config.resampler is not None:
                 spatial = config.vision.spatial(config.image_size)
-                blocks['resampler'] = resampler(config, data.frames, spatial) * work.pictures
+                blocks['resampler'] = resampler(config, data.frames, spatial) * work.images
     if config.lora is not None:
         blocks['lora'] = lora(config, l) * work.texts
     for name, cost in blocks.items():
@@ -140,12 +140,12 @@ def _components(config: FlamingoConfig) -> list[str]:
 
 
 def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, remat: str) -> dict[str, float]:
-    """`operations` of pictures that are compared with texts."""
+    """`operations` of images that are compared with texts."""
     out, costs = dict.fromkeys(_components(config), 0.0), paired(config, data)
     for name, cost in costs.items():
         # Nothing flows back into a frozen trunk.
         out[name] += cost.forward if name == 'vision' and name not in trained else cost.total(name in trained)
-    # The products of pictures with texts, once more; and both towers, block by block or as a whole.
+    # The products of images with texts, once more; and both towers, block by block or as a whole.
     recomputed = costs['contrastive'].activations + costs['lm'].recomputed(remat)
     if data.micro_batches > 1:
         recomputed += sum(cost.forward for name, cost in costs.items() if name != 'contrastive')
@@ -153,7 +153,7 @@ def _paired(config: FlamingoConfig, trained: tuple[str, ...], data: Source, rema
 
 
 def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
-    """Both towers for a batch of pairs, and the space that they share, with the product of every picture and text."""
+    """Both towers for a batch of pairs, and the space that they share, with the product of every image and text."""
     b, c = data.batch_size, config.contrastive
     trunk = 0 if data.features else config.vision.operations(config.image_size)
     out = dict(vision=Cost(trunk) * (b * data.frames))
@@ -170,20 +170,20 @@ def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
     return out
 
 
-def reading(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
-    """Operations of reading b prompts of so many tokens and pictures, from the media tokens to the logits."""
+def reading(config: FlamingoConfig, b: int, places: int, images: int) -> int | float:
+    """Operations of reading b prompts of so many tokens and images, from the media tokens to the logits."""
     cost = lm_blocks(config, places, places)
     if config.xattn is not None:
-        cost = cost + xattn_tokens(config, places, pictures * config.media_tokens)
-        cost = cost + xattn_keys_values(config, pictures * config.media_tokens)
+        cost = cost + xattn_tokens(config, places, images * config.media_tokens)
+        cost = cost + xattn_keys_values(config, images * config.media_tokens)
     return b * (cost.forward + 2 * config.lm.width * config.lm.vocab_size)
 
 
-def decode_step(config: FlamingoConfig, b: int, places: int, pictures: int) -> int | float:
-    """Operations of one more token for b rows, with `places` tokens in the cache and `pictures` visible pictures."""
+def decode_step(config: FlamingoConfig, b: int, places: int, images: int) -> int | float:
+    """Operations of one more token for b rows, with `places` tokens in the cache and `images` visible images."""
     cost = lm_blocks(config, 1, places)
     if config.xattn is not None:
-        m = pictures * config.media_tokens
+        m = images * config.media_tokens
         cost = cost + xattn_tokens(config, 1, m)
     return b * (cost.forward + 2 * config.lm.width * config.lm.vocab_size)
 
@@ -220,7 +220,7 @@ def xattn_keys_values(config: FlamingoConfig, m: int) -> Cost:
 
 
 def resampler(config: FlamingoConfig, frames: int, spatial: int) -> Cost:
-    """One picture or video of `frames` frames with `spatial` features each."""
+    """One image or video of `frames` frames with `spatial` features each."""
     c, r, s = config.resampler, config.media_tokens, frames * spatial
     weights, products = c.operations(r, s)
     ends = 2 * c.width * (s * config.vision.width + r * config.lm.width) if c.projects else 0

@@ -1,4 +1,4 @@
-"""The host's work for a step: decoding of pictures, and the batches that its workers hold."""
+"""The host's work for a step: decoding of images, and the batches that its workers hold."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from flamingo_jax.parallel import mesh as meshes
 from flamingo_jax.planning.topology import Topology
 
 # JPEGs of 640 x 480 that one core reads, fits to 320 x 320 and recolours in a second: `python -m benchmarks.decoding`.
-PICTURES_A_SECOND = 340
+IMAGES_A_SECOND = 340
 
 
 def chips(hardware: Topology) -> int:
@@ -37,12 +37,12 @@ def share(hardware: Topology, mesh: Mesh) -> float:
 
 
 def seconds(sources: Mapping[str, Source], hardware: Topology, mesh: Mesh) -> int | float:
-    """Least seconds in which a host decodes the pictures of its share of a step, with all of its cores."""
-    pictures = sum(
+    """Least seconds in which a host decodes the images of its share of a step, with all of its cores."""
+    images = sum(
         data.batch_size * data.images * data.frames for data in sources.values() if data.images and not data.features
     )
     cores = hardware.chip.host_cores * chips(hardware) / hardware.chip.host_chips
-    return pictures * share(hardware, mesh) / cores / PICTURES_A_SECOND
+    return images * share(hardware, mesh) / cores / IMAGES_A_SECOND
 
 
 def memory(sources: Mapping[str, Source], batches: Mapping[str, Batch], hardware: Topology, mesh: Mesh) -> int | float:

@@ -60,7 +60,7 @@ def stored(run: Planned) -> list[Weight]:
 def weights(run: Planned, of: list[Weight] | None = None) -> list[Weight]:
     """Every weight of a product, with its passes in a training step.
 
-    A frozen trunk encodes the pictures of all data sets, in as many parts as the data set of most micro-batches has.
+    A frozen trunk encodes the images of all data sets, in as many parts as the data set of most micro-batches has.
 
     Args:
       of: `stored`, if it is at hand.
@@ -129,15 +129,15 @@ def _passes(run: Planned, name: str) -> int | float:
         return (1 + again) * every + beside
     if parts[-1] != 'kernel':
         return 0
-    pictures = sum(micro_batches(lambda data: data.images))
+    images = sum(micro_batches(lambda data: data.images))
     if tree == 'resampler':
         if parts[0] == 'project_in' and 'vision' not in run.trained:
-            return pictures  # Nothing flows back into the features. The compiler keeps the result.
-        return 2 * pictures if _last(run, tree, parts) else (2 + again) * pictures
+            return images  # Nothing flows back into the features. The compiler keeps the result.
+        return 2 * images if _last(run, tree, parts) else (2 + again) * images
     times = 2 if _last(run, tree, parts) else 2 + again
     if tree == 'lm':
         return times * every + beside
-    return times * (pictures if tree == 'xattn' and parts[0] in ('key', 'value') else every)
+    return times * (images if tree == 'xattn' and parts[0] in ('key', 'value') else every)
 
 
 def _last(run: Planned, tree: str, parts: list[str]) -> bool:

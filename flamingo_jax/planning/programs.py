@@ -156,17 +156,17 @@ class Answering:
     step: jax.stages.Lowered  # Adds one token to each answer.
     prompts: int
     length: int  # Tokens of a prompt.
-    visible: int  # Pictures that a new token sees.
+    visible: int  # Images that a new token sees.
 
 
-def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
+def answering(run: Planned, images: int, new: int = NEW) -> Answering:
     """The programs that `Pretrained.generate` and `evaluate` run: `decode.prefill`, and a greedy step of `search.py`.
 
-    The step has a part for each prompt, and room for the new tokens. Of the pictures, it has those that a new token may
+    The step has a part for each prompt, and room for the new tokens. Of the images, it has those that a new token may
     see.
 
     Args:
-      pictures: number of pictures in each prompt.
+      images: number of images in each prompt.
       new: most tokens of an answer.
     """
     c, mesh = run.model.config, run.mesh
@@ -203,7 +203,7 @@ def answering(run: Planned, pictures: int, new: int = NEW) -> Answering:
     with rules.activations(mesh):
         seen = None
         if c.xattn is not None:
-            m = shape((b, pictures * c.media_tokens, c.media_width), model.dtype)
+            m = shape((b, images * c.media_tokens, c.media_width), model.dtype)
             seen = on_mesh(jax.eval_shape(media, params, m))
         reading = jax.jit(read).lower(params, seen, tokens, valid)
         logits, text = jax.eval_shape(read, params, seen, tokens, valid)

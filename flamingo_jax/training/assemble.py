@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.inputs.tokenizer import MissingTokenizer, Tokenizer, extra_tokens_of_prefix
@@ -37,17 +37,17 @@ class Parts:
     sources: dict[str, Source]  # Each with its own number of micro-batches.
 
     @property
-    def pictures(self) -> PictureFormat:
-        """How the model takes its pictures."""
+    def image_format(self) -> ImageFormat:
+        """How the model takes its images."""
         trunk = self.frozen['vision'].checksums['vision'] if 'vision' in self.frozen else ''
-        return PictureFormat.of(self.model.config, trunk)
+        return ImageFormat.of(self.model.config, trunk)
 
     def batch_shapes(self, mesh: Mesh) -> dict[str, Batch]:
         """The shapes on the mesh of each data set's batches (`inputs/pipeline.py`). The data sets may be missing."""
         sharding = meshes.batch_sharding(mesh)
 
         def shapes(source: Source) -> Batch:
-            row = source.empty_row(self.tokenizer, self.pictures)
+            row = source.empty_row(self.tokenizer, self.image_format)
             return jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct((source.batch_size, *x.shape), x.dtype, sharding=sharding), row
             )
@@ -125,7 +125,7 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
             ('length', source.length) if source.documents == 1 else ('window', min(source.length, source.window[0]))
         )
         _, beside = source.row.lengths(source.length, source.images, len(model_config.image_tag))
-        if beside > source.length and model_config.lm.positions == 'learned':  # With words for pictures.
+        if beside > source.length and model_config.lm.positions == 'learned':  # With words for images.
             field, longest = '`length` or `images`', beside
         if longest > model_config.lm.context:
             raise UserError(
@@ -165,7 +165,7 @@ def _from_start(config: ConfigDict) -> _Found:
         found['vision'] = trunk = bundle.read(config.vision)
         if (trunk.config.vision, trunk.config.image_size) != (whole.config.vision, whole.config.image_size):
             raise UserError(
-                f'config.vision cannot replace the trunk of config.start: {config.vision} has another trunk or picture '
+                f'config.vision cannot replace the trunk of config.start: {config.vision} has another trunk or image '
                 'size.'
             )
     return whole.config.to_json(), found, tokenizer, whole.image_tag
@@ -199,7 +199,7 @@ def _resampler_of(path: str, model: FlamingoConfig, trunk: bundle.Bundle | None)
 def _from_parts(config: ConfigDict, all_here: bool) -> _Found:
     """The same for a new model, whose language model and trunk may be pretrained."""
     fields, found = config.model.to_dict(), {}
-    # A text tower reads no pictures.
+    # A text tower reads no images.
     tag = config.image_tag if (config.vision or fields['xattn']) and not fields['contrastive'] else None
     for name in ('lm', 'vision'):
         if not config[name]:

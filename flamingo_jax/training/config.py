@@ -31,7 +31,7 @@ def base() -> ConfigDict:
     c.vision = ''  # Bundle of the vision trunk; '' for text alone.
     c.resampler = ''  # Bundle whose resampler was pretrained on that trunk (model/contrastive.py); '' is a new one.
     c.tokenizer = ''  # SentencePiece file, if `lm` is ''.
-    # Height and width of the pictures in pixels; 0 is that of the trunk's bundle, or of `start`. (Paper: the trunk
+    # Height and width of the images in pixels; 0 is that of the trunk's bundle, or of `start`. (Paper: the trunk
     # learns at 288, the Flamingo at 320, and fine-tuning is at 480.)
     c.image_size = 0
     c.image_tag = 'text'  # '<image>' is 'text' (paper) or a 'token' with a learnt embedding (OpenFlamingo).
@@ -249,7 +249,7 @@ def paper(size: str) -> ConfigDict:
     c.model = ConfigDict(FlamingoConfig(**SIZES[size], image_size=c.image_size).to_json())
     c.remat = 'full'
     augmented = dict(flip=True, recolour=True, workers=16)
-    # 256 pages: 64 rows of 4 lines. A window of 256 tokens has 1.25 to 2.2 pictures on the sets at hand, and at most 5:
+    # 256 pages: 64 rows of 4 lines. A window of 256 tokens has 1.25 to 2.2 images on the sets at hand, and at most 5:
     # 10 places serve 4 lines.
     pages = dict(length=256, images=10, lines=4, documents=8, window=(256, 5), p_next=0.5)
     c.datasets.m3w = dataset(
@@ -259,9 +259,9 @@ def paper(size: str) -> ConfigDict:
     for name, kind, frames, weight, rows in (
         ('align', 'pairs', 1, 0.2, dict(length=128, images=8, documents=8, window=(32, 1))),
         ('ltip', 'pairs', 1, 0.2, dict(length=256, images=8, documents=8, window=(64, 1))),
-        ('vtp', 'films', 8, 0.03, dict(length=32, images=1)),
+        ('vtp', 'videos', 8, 0.03, dict(length=32, images=1)),
     ):
-        # Of a longer text the beginning: a random window may begin behind the picture.
+        # Of a longer text the beginning: a random window may begin behind the image.
         pair = dict(path=f'DATA/{kind}/{name}/1.0.0', frames=frames, space=0.5, from_start=True, **rows, **augmented)
         c.datasets[name] = dataset(Documents, batch_size=64, loss_weight=weight, **pair)
     return c

@@ -51,7 +51,7 @@ class Damage:
         """Counts the images of a step. UserError if a data set has a full window, and its share is above the bound."""
         for name in names:
             if f'{name}/unreadable' in values:
-                self._newest[name].append((values[f'{name}/unreadable'], values[f'{name}/pictures']))
+                self._newest[name].append((values[f'{name}/unreadable'], values[f'{name}/images']))
         for name, share in self.above().items():
             if len(self._newest[name]) == WINDOW:
                 raise UserError(
@@ -193,7 +193,7 @@ class Progress:
             every[name].append(value)
         mean = {name: _mean(each) for name, each in every.items() if name not in ('data_wait', 'skipped')}
         seen = [name for name in self._config.datasets if f'{name}/loss' in every]
-        mean['unreadable_pictures'] = sum(sum(every[f'{name}/unreadable']) for name in seen)
+        mean['unreadable_images'] = sum(sum(every[f'{name}/unreadable']) for name in seen)
         mean['skipped_steps'] = float(self.skipped.total)
         self._trained += n - sum(every['skipped'])
         self._best = min(self._best, seconds / n)
@@ -210,7 +210,7 @@ class Progress:
             'speed/seconds_per_step': seconds / n,
             'speed/data_wait_seconds': wait,
             'speed/tokens_per_second': sum(sum(every[f'{name}/tokens']) for name in seen) / seconds,
-            'speed/images_per_second': sum(sum(every[f'{name}/pictures']) for name in seen) / seconds,
+            'speed/images_per_second': sum(sum(every[f'{name}/images']) for name in seen) / seconds,
         }
         if self._peak:  # Model FLOPs utilisation.
             useful = sum(self._useful(name, {key: sum(every[f'{name}/{key}']) for key in COUNTS}) for name in seen)
@@ -219,7 +219,7 @@ class Progress:
         self.last, self._kept, self._since = mean | self._validated, [], time.perf_counter()
         accuracy = {name: f'{mean[f"{name}/accuracy"]:.3f}' for name in seen}
         unreadable = (
-            f', {mean["unreadable_pictures"]:.0f} unreadable pictures left out' if mean['unreadable_pictures'] else ''
+            f', {mean["unreadable_images"]:.0f} unreadable images left out' if mean['unreadable_images'] else ''
         )
         skipped = f', {self.skipped.total} steps skipped' if self.skipped.total else ''
         self._said = (

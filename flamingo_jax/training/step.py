@@ -45,7 +45,7 @@ def make_step(
       number, and with it the position in the data, advances, and the metric 'skipped' is 1. So is one in which nothing
       has a weight: its loss is 0 / 0, and momentum and decay alone would move the parameters.
 
-    Every micro-batch reads all weights. So a frozen trunk encodes all pictures first, in one loop, and products with
+    Every micro-batch reads all weights. So a frozen trunk encodes all images first, in one loop, and products with
     trained weights read copies in the computation's dtype, which are made once a step. If the trunk is trained, or the
     model is two towers, it runs inside the loss instead. A loss that compares rows adds over micro-batches itself, and
     reads the weights.
@@ -138,9 +138,9 @@ def working_copies(model: Flamingo, params: Params) -> Params:
 
 
 def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch], parts: int = 1) -> dict[str, Batch]:
-    """Pixels -> features, in one loop of the trunk over equal parts of the pictures of all data sets.
+    """Pixels -> features, in one loop of the trunk over equal parts of the images of all data sets.
 
-    They differ in n and t only, and the trunk compiles slowly. Their features are small: 614 kB a picture of 320 pixels
+    They differ in n and t only, and the trunk compiles slowly. Their features are small: 614 kB an image of 320 pixels
     in NFNet-F6, twice its pixels.
 
     If the trunk is trained, or the model is two towers, it runs inside the loss instead.
@@ -148,7 +148,7 @@ def encode(model: Flamingo, mesh: Mesh, frozen: Params, batches: dict[str, Batch
     pixels = {name: batch.images for name, batch in batches.items() if batch.images is not None}
     if not pixels or model.config.xattn is None or 'vision' not in frozen:
         return batches
-    # Pictures are joined within the rows of each device, so that none moves to another device. Blank ones are added
+    # Images are joined within the rows of each device, so that none moves to another device. Blank ones are added
     # until all parts have the same number, and all devices of a row (tensor).
     rows, tensor = meshes.row_shards(mesh), mesh.shape['tensor']
     side_by_side = [images.reshape(rows, -1, 1, *images.shape[3:]) for images in pixels.values()]

@@ -27,7 +27,7 @@ SEED = 0
 
 
 def held_out(datasets: dict[str, Source]) -> dict[str, Source]:
-    """The data sets that have a `validation_split`, each opened at that split. `Documents` change no picture there.
+    """The data sets that have a `validation_split`, each opened at that split. `Documents` change no image there.
 
     Raises:
       ValueError: a data set is a .jsonl file, which has no splits.

@@ -10,7 +10,7 @@ import pytest
 
 from flamingo_jax.building import warc
 from flamingo_jax.building.fetch import Host, Politeness, Refused, fetch, is_public
-from tests.building.web import picture
+from tests.building.web import encoded_image
 
 ROBOTS = b'User-agent: flamingo_jax\nDisallow: /private/\n\nUser-agent: *\nDisallow: /\n'
 
@@ -50,9 +50,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         if name == '/never.png':
             return time.sleep(9)
         if name == '/noai.png':
-            return self.answer(200, picture(1), **{'X-Robots-Tag': 'otherbot: noindex, noai'})
+            return self.answer(200, encoded_image(1), **{'X-Robots-Tag': 'otherbot: noindex, noai'})
         if name == '/tdm.png':
-            return self.answer(200, picture(1), **{'TDM-Reservation': '1'})
+            return self.answer(200, encoded_image(1), **{'TDM-Reservation': '1'})
         if name == '/gone.png':
             return self.answer(404, b'no')
         if name == '/drip.png':
@@ -65,7 +65,7 @@ class Server(http.server.BaseHTTPRequestHandler):
             return None
         if name == '/large.png':
             return self.answer(200, b'x' * 300_000)
-        return self.answer(200, picture(2))
+        return self.answer(200, encoded_image(2))
 
     def answer(self, status, data, kind='image/png', **headers):
         self.send_response(status)
@@ -98,24 +98,24 @@ def test_each_attempt_is_a_record_with_its_reason(site, tmp_path):
         'a': 200,
         'moved': 200,
         'gone': 404,
-        'loop': 'picture_redirects',
-        'far': 'picture_redirects',
-        'inside': 'picture_url',
-        'bracket': 'picture_url',
-        'never': 'picture_timeout',
-        'drip': 'picture_timeout',
-        'noai': 'picture_opt_out',
-        'tdm': 'picture_opt_out',
-        'large': 'picture_max_bytes',
-        'half': 'picture_unreachable',
-        'private/a': 'picture_robots',
-        'reserved/a': 'picture_opt_out',
+        'loop': 'image_redirects',
+        'far': 'image_redirects',
+        'inside': 'image_url',
+        'bracket': 'image_url',
+        'never': 'image_timeout',
+        'drip': 'image_timeout',
+        'noai': 'image_opt_out',
+        'tdm': 'image_opt_out',
+        'large': 'image_max_bytes',
+        'half': 'image_unreachable',
+        'private/a': 'image_robots',
+        'reserved/a': 'image_opt_out',
     }
     assert fetch([f'{site}/{name}.png' for name in reasons], tmp_path, how(timeout=3.0, deadline=6.0)) == 3
     [file] = tmp_path.iterdir()
     found = {r.url.removeprefix(f'{site}/').removesuffix('.png'): r for r in warc.read_warc(str(file))}
     assert {name: r.status or r.type.removeprefix('refused/') for name, r in found.items()} == reasons
-    assert found['moved'].data == found['a'].data == picture(2)
+    assert found['moved'].data == found['a'].data == encoded_image(2)
     assert not [path for path, _, _ in Server.asked if 'private' in path or 'reserved' in path]
     assert {agent for _, agent, _ in Server.asked} == {'flamingo_jax/0.1 (training data; https://example.org/crawler)'}
 
@@ -207,18 +207,18 @@ def test_a_host_whose_robots_cannot_be_had_is_asked_once_in_a_visit(site, tmp_pa
 )
 def test_robots_is_read_as_its_standard_says(robots, allowed, site, monkeypatch):
     monkeypatch.setattr(Server, 'robots', robots)
-    with contextlib.nullcontext() if allowed else pytest.raises(Refused, match='picture_robots$'):
+    with contextlib.nullcontext() if allowed else pytest.raises(Refused, match='image_robots$'):
         assert Host(how()).get(f'{site}/a.png').status == 200
 
 
 def test_a_host_that_asks_for_long_delays_is_left_alone(site, monkeypatch):
     monkeypatch.setattr(Server, 'robots', b'User-agent: *\nCrawl-delay: 100\n')
-    with pytest.raises(Refused, match='picture_robots_delay'):
+    with pytest.raises(Refused, match='image_robots_delay'):
         Host(how()).get(f'{site}/a.png')
 
 
 def test_a_url_with_a_bracket_in_it_is_judged(site):
-    with pytest.raises(Refused, match='picture_robots$'):
+    with pytest.raises(Refused, match='image_robots$'):
         Host(how()).get(site.replace('://', '://%5B@') + '/private/a.png')
 
 
@@ -227,7 +227,7 @@ def test_reservations_are_patterns_that_cannot_stop_it(pattern, reserved, site, 
     slow = dict(location='/' + 'a*' * 50 + 'b')
     listed = [slow, {'location': pattern, 'tdm-reservation': 1}, {'location': '/', 'tdm-reservation': 0}]
     monkeypatch.setattr(Server, 'reservations', json.dumps(listed).encode())
-    with pytest.raises(Refused, match='picture_opt_out') if reserved else contextlib.nullcontext():
+    with pytest.raises(Refused, match='image_opt_out') if reserved else contextlib.nullcontext():
         assert Host(how()).get(f'{site}/{"a" * 200}.png').status == 200
 
 
@@ -236,7 +236,7 @@ def test_reservations_are_patterns_that_cannot_stop_it(pattern, reserved, site, 
             'http://2130706433/', 'http://0x7f.1/', 'http://[::ffff:127.0.0.1]/', 'http://0.0.0.0/']
 )  # fmt: skip
 def test_private_networks_are_refused(url):
-    with pytest.raises(Refused, match='picture_private_network|picture_unreachable'):
+    with pytest.raises(Refused, match='image_private_network|image_unreachable'):
         Host(how(private_networks=False)).get(url)
 
 

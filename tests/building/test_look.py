@@ -1,4 +1,4 @@
-"""Whether pictures are kept, and which look alike."""
+"""Whether images are kept, and which look alike."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import pytest
 from flamingo_jax.building import duplicates
 from flamingo_jax.building.look import LookError, as_words, distance, look_at
 from flamingo_jax.building.rules import DEFAULT
-from tests.building.web import picture, story
+from tests.building.web import encoded_image, story
 
 
 def bomb(side: int) -> bytes:
@@ -33,46 +33,46 @@ def flat(colour, size=(100, 100)) -> bytes:
 
 
 @pytest.mark.parametrize('format', ['PNG', 'JPEG', 'WEBP'])
-def test_pictures_are_kept(format):
-    look = look_at(picture(1, 200, 100, format))
+def test_images_are_kept(format):
+    look = look_at(encoded_image(1, 200, 100, format))
     assert look[:2] == (200, 100) and len(look.hash) == 32
 
 
 def test_a_jpeg_with_a_preview_is_a_jpeg():
-    photograph, made = PIL.Image.open(io.BytesIO(picture(1, format='JPEG'))), io.BytesIO()
+    photograph, made = PIL.Image.open(io.BytesIO(encoded_image(1, format='JPEG'))), io.BytesIO()
     photograph.save(made, 'MPO', save_all=True, append_images=[photograph.resize((100, 75))])
     assert PIL.Image.open(made).format == 'MPO'
-    assert distance(as_words([look_at(made.getvalue()).hash]), look_at(picture(1)).hash)[0] <= 12
+    assert distance(as_words([look_at(made.getvalue()).hash]), look_at(encoded_image(1)).hash)[0] <= 12
 
 
 @pytest.mark.parametrize(
     'data, rule',
     [
-        (b'', 'picture_empty'),
-        (b'<!DOCTYPE html><h1>404</h1>', 'picture_is_html'),
-        (b'<?xml version="1.0"?><svg xmlns="..."></svg>', 'picture_svg'),
-        (b'garbage', 'picture_unreadable'),
-        (picture(1, 63, 200), 'picture_min_side'),
-        (picture(1, 310, 100), 'picture_aspect'),
-        (picture(1, 100, 310), 'picture_aspect'),
-        (picture(1, format='GIF'), 'picture_formats'),
-        (picture(1)[:-2000], 'picture_damaged'),
-        (picture(1, format='JPEG')[:2000], 'picture_damaged'),
-        (flat('red'), 'picture_one_colour'),
-        (bomb(60_000), 'picture_max_pixels'),
-        (bomb(11_000), 'picture_max_pixels'),
-        (b'\xff' * 20_000_001, 'picture_max_bytes'),
+        (b'', 'image_empty'),
+        (b'<!DOCTYPE html><h1>404</h1>', 'image_is_html'),
+        (b'<?xml version="1.0"?><svg xmlns="..."></svg>', 'image_svg'),
+        (b'garbage', 'image_unreadable'),
+        (encoded_image(1, 63, 200), 'image_min_side'),
+        (encoded_image(1, 310, 100), 'image_aspect'),
+        (encoded_image(1, 100, 310), 'image_aspect'),
+        (encoded_image(1, format='GIF'), 'image_formats'),
+        (encoded_image(1)[:-2000], 'image_damaged'),
+        (encoded_image(1, format='JPEG')[:2000], 'image_damaged'),
+        (flat('red'), 'image_one_colour'),
+        (bomb(60_000), 'image_max_pixels'),
+        (bomb(11_000), 'image_max_pixels'),
+        (b'\xff' * 20_000_001, 'image_max_bytes'),
     ],
 )
-def test_why_pictures_are_dropped(data, rule):
+def test_why_images_are_dropped(data, rule):
     with pytest.raises(LookError) as error:
         look_at(data)
     assert error.value.rule == rule
 
 
 def test_copies_look_alike_and_others_do_not():
-    looks = as_words([look_at(picture(seed)).hash for seed in range(50)])
-    for copy in (picture(7, format='JPEG'), picture(7, 400, 300), picture(7, 200, 170, 'WEBP')):
+    looks = as_words([look_at(encoded_image(seed)).hash for seed in range(50)])
+    for copy in (encoded_image(7, format='JPEG'), encoded_image(7, 400, 300), encoded_image(7, 200, 170, 'WEBP')):
         apart = distance(looks, look_at(copy).hash)
         assert apart.argmin() == 7 and apart[7] <= DEFAULT.benchmark_distance
         assert np.delete(apart, 7).min() > 3 * DEFAULT.benchmark_distance
@@ -84,7 +84,7 @@ def test_sixteen_bits_transparency_and_two_colours_of_one_grey():
         image.save(file, 'PNG', **how)
         return look_at(file.getvalue())
 
-    colour = PIL.Image.open(io.BytesIO(picture(5)))
+    colour = PIL.Image.open(io.BytesIO(encoded_image(5)))
     grey = np.asarray(colour.convert('L'))
     deep = look(PIL.Image.fromarray(grey.astype(np.uint16) * 257))
     assert distance(as_words([look(colour).hash]), deep.hash)[0] <= DEFAULT.benchmark_distance
@@ -95,7 +95,7 @@ def test_sixteen_bits_transparency_and_two_colours_of_one_grey():
     assert distance(as_words([look(white).hash]), look(clear).hash)[0] <= 2
     halves = PIL.Image.new('RGB', (200, 150), (255, 0, 0))
     halves.paste((0, 130, 0), (100, 0, 200, 150))
-    assert np.ptp(np.asarray(halves.convert('L'))) <= DEFAULT.picture_one_colour
+    assert np.ptp(np.asarray(halves.convert('L'))) <= DEFAULT.image_one_colour
     look(halves)  # It is kept.
 
 
@@ -135,14 +135,14 @@ def test_a_benchmark_in_another_charset_is_read(tmp_path):
 
 def test_benchmarks_are_found_again(tmp_path):
     (tmp_path / 'images').mkdir()
-    (tmp_path / 'images' / 'a.png').write_bytes(picture(3))
+    (tmp_path / 'images' / 'a.png').write_bytes(encoded_image(3))
     (tmp_path / 'questions.jsonl').write_text(json.dumps({'question': {'text': story(5, 30)}}) + '\n')
     path = duplicates.index_benchmarks([str(tmp_path)], DEFAULT, str(tmp_path / 'index.npz'))
     index = duplicates.open_benchmarks(path)
-    assert index.picture(look_at(picture(3, format='JPEG')).hash, 12).endswith('a.png')
-    assert not index.picture(look_at(picture(4)).hash, 12)
+    assert index.image(look_at(encoded_image(3, format='JPEG')).hash, 12).endswith('a.png')
+    assert not index.image(look_at(encoded_image(4)).hash, 12)
     assert index.text(f'{story(6)} {story(5, 30)} {story(7)}', 13)
     assert not index.text(story(6), 13)
-    with pytest.raises(FileNotFoundError, match='has no pictures and no texts'):
+    with pytest.raises(FileNotFoundError, match='has no images and no texts'):
         (tmp_path / 'empty').mkdir()
         duplicates.index_benchmarks([str(tmp_path / 'empty')], DEFAULT, path)

@@ -1,4 +1,4 @@
-"""Pages -> texts and pictures in reading order."""
+"""Pages -> texts and images in reading order."""
 
 import time
 import unicodedata
@@ -21,7 +21,7 @@ TURKISH = (
 
 
 def shown(body: str, url: str = 'http://a.b/c/d.html', **rules) -> list[str]:
-    """What a page shows: texts as they are, pictures as their URLs in brackets."""
+    """What a page shows: texts as they are, images as their URLs in brackets."""
     page = read_page(f'<meta charset=utf-8><body>{body}'.encode(), url, rules=PageRules(**rules))
     return [node.text if isinstance(node, Text) else f'[{node.url}]' for node in page.nodes]
 
@@ -55,7 +55,7 @@ def test_kinds_and_what_stands_apart():
     ]  # fmt: skip
 
 
-def test_a_picture_within_a_sentence_divides_one_block():
+def test_an_image_within_a_sentence_divides_one_block():
     page = read_page(b'<p>Press <img src=a.png> to go on.</p><p>Then wait.</p>', 'http://a.b/')
     first, _, second, third = page.nodes
     assert first.block == second.block != third.block
@@ -143,7 +143,7 @@ def test_tables_by_choice():
 def test_alternative_texts_by_choice():
     body = '<p>one <img src=a.png alt="A red door."> two</p>'
     assert shown(body) == ['one', '[http://a.b/c/a.png]', 'two']
-    assert shown(body, picture_alt=True) == ['one', '[http://a.b/c/a.png]', 'A red door.', 'two']
+    assert shown(body, image_alt=True) == ['one', '[http://a.b/c/a.png]', 'A red door.', 'two']
 
 
 def test_prose_in_tables_that_lay_out_a_page():
@@ -152,7 +152,7 @@ def test_prose_in_tables_that_lay_out_a_page():
     assert lost(f'<table><tr><td>Some <b>name</b><td>{PROSE}</table>') == [('cell_min_words', 'Some name')]
 
 
-def test_what_is_hidden_from_readers_aloud_is_shown_if_it_is_a_picture():
+def test_what_is_hidden_from_readers_aloud_is_shown_if_it_is_an_image():
     assert shown('<p>one<a aria-hidden=true>no<img src=a.png></a>two') == ['one', '[http://a.b/c/a.png]', 'two']
 
 
@@ -171,7 +171,7 @@ def test_elements_that_html_does_not_have_are_within_a_line():
     assert shown('<p>Of <notr>al-Sufi</notr>, <x-name>an astronomer</x-name>.</p>') == ['Of al-Sufi, an astronomer.']
 
 
-def test_tables_keep_prose_and_pictures():
+def test_tables_keep_prose_and_images():
     assert shown('<table><tr><td>12<td><p>Some prose</p><td><img src=a.png></table>') == [
         'Some prose',
         '[http://a.b/c/a.png]',
@@ -191,7 +191,7 @@ def test_tables_keep_prose_and_pictures():
         ('<img src="http://[2001:DB8::1]:8080/a.jpg">', 'http://[2001:db8::1]:8080/a.jpg'),
     ],
 )
-def test_addresses_of_pictures(tag, url):
+def test_addresses_of_images(tag, url):
     assert shown(f'{tag}<p>text') == [f'[{url}]', 'text']
 
 
@@ -220,17 +220,17 @@ def test_links_start_from_the_base_of_the_page(html, url):
 @pytest.mark.parametrize(
     'tag, rule',
     [
-        ('<img alt=x>', 'picture_without_source'),
-        ('<img src="data:image/png;base64,AAAA">', 'picture_inline'),
-        ('<img src="javascript:x()">', 'picture_url'),
-        ('<img src="file:///etc/passwd">', 'picture_url'),
-        ('<img src="http://a.b:99999/c">', 'picture_url'),
-        ('<img src="http://[::1/c">', 'picture_url'),
-        ('<img src="http://ä..b/c">', 'picture_url'),
-        ('<img src="http://a℀b/c">', 'picture_url'),
+        ('<img alt=x>', 'image_without_source'),
+        ('<img src="data:image/png;base64,AAAA">', 'image_inline'),
+        ('<img src="javascript:x()">', 'image_url'),
+        ('<img src="file:///etc/passwd">', 'image_url'),
+        ('<img src="http://a.b:99999/c">', 'image_url'),
+        ('<img src="http://[::1/c">', 'image_url'),
+        ('<img src="http://ä..b/c">', 'image_url'),
+        ('<img src="http://a℀b/c">', 'image_url'),
     ],
 )
-def test_pictures_without_an_address_are_told(tag, rule):
+def test_images_without_an_address_are_told(tag, rule):
     assert [found for found, _ in lost(tag)] == [rule]
 
 
@@ -289,11 +289,11 @@ def test_tags_written_in_a_text_never_become_tags(mark, tokenizer):
     assert (row.tokens == tokenizer.eoc).sum() == 1  # The end of the chunk itself.
 
 
-def test_a_page_nested_a_million_deep_and_one_with_10_000_pictures_end_soon():
+def test_a_page_nested_a_million_deep_and_one_with_10_000_images_end_soon():
     begin = time.monotonic()
     for body, rule in (
         ('<div>' * 1_000_000 + 'x', 'page_max_nodes'),
-        ('<img src=a.png>' * 10_000, 'page_max_pictures'),
+        ('<img src=a.png>' * 10_000, 'page_max_images'),
     ):
         with pytest.raises(PageError) as error:
             read_page(body.encode(), 'http://a.b/', rules=PageRules(page_max_nodes=20_000))

@@ -23,11 +23,11 @@ from flamingo_jax.building import duplicates
 from flamingo_jax.building.ledger import LedgerError, check_sums
 from flamingo_jax.building.rules import DEFAULT, PageRules
 from flamingo_jax.building.write import build
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.documents import Documents
 from tests.building.test_look import bomb
-from tests.building.web import Crawl, picture, story
+from tests.building.web import Crawl, encoded_image, story
 
 CONFIG = Config(name='test', description='', rules=PageRules(page_max_nodes=5000))
 ROOT = pathlib.Path(__file__).parents[2]
@@ -41,14 +41,14 @@ def text(seed: int) -> str:
 def crawl(tmp_path_factory) -> list[str]:
     """A crawl of two sites with all that can be in one."""
     folder = tmp_path_factory.mktemp('crawl')
-    pages, pictures = Crawl(folder / 'a.warc.gz'), Crawl(folder / 'b.warc', gzip=False)
+    pages, images = Crawl(folder / 'a.warc.gz'), Crawl(folder / 'b.warc', gzip=False)
     every = '<p>This is on all pages of the site, and it is of no use.</p>'
     for i in range(4):
         pages.page(f'http://one.org/{i}', f'{every}<h1>Number {i}</h1>{text(i)}<img src=/{i}.png>{text(100 + i)}')
-        pictures.png(f'https://one.org/{i}.png', i)
+        images.png(f'https://one.org/{i}.png', i)
     pages.page('http://one.org/0', f'{text(50)}<img src=/0.png>', date='2020-01-01T00:00:00Z')  # An older capture.
     pages.page('http://two.org/copy', f'{text(1)}{text(101)}<img src=/copy.png>')  # The same text as one.org/1.
-    pages.page('http://two.org/same', f'{text(60)}<img src=http://one.org/2.png>')  # The same picture as one.org/2.
+    pages.page('http://two.org/same', f'{text(60)}<img src=http://one.org/2.png>')  # The same image as one.org/2.
     pages.page('http://two.org/none', text(61))
     pages.page('http://two.org/shared', f'{text(62)}<img src=/bench.png><img src=/new.png>')
     pages.page('http://two.org/question', f'{text(70)}<img src=/new.png>')
@@ -62,25 +62,25 @@ def crawl(tmp_path_factory) -> list[str]:
     pages.page('http://two.org/mark', f'<p>{story(67)} &lt;image&gt; {story(68)}</p>{text(69)}<img src=/mark.png>')
     pages.add('http://two.org/zeros', gzip.compress(bytes(60_000_000)), Content_Encoding='gzip')
     for name, seed in dict(new=20, bench=21, mark=22, good=26, copy=27).items():
-        pictures.png(f'http://two.org/{name}.png', seed)
-    pictures.png('http://two.org/small.png', 23, width=30)
-    pictures.add('http://two.org/html.png', b'<html>Not found</html>', 'text/html')
-    pictures.add('http://two.org/bomb.png', bomb(60_000), 'image/png')
-    pictures.add('http://two.org/gone.png', b'', 'image/png', '404 Not Found')
-    pictures.add('http://two.org/reserved.png', picture(24), 'image/png', TDM_Reservation='1')
-    pictures.add('http://two.org/cut.png', picture(25)[:3000], 'image/png')
+        images.png(f'http://two.org/{name}.png', seed)
+    images.png('http://two.org/small.png', 23, width=30)
+    images.add('http://two.org/html.png', b'<html>Not found</html>', 'text/html')
+    images.add('http://two.org/bomb.png', bomb(60_000), 'image/png')
+    images.add('http://two.org/gone.png', b'', 'image/png', '404 Not Found')
+    images.add('http://two.org/reserved.png', encoded_image(24), 'image/png', TDM_Reservation='1')
+    images.add('http://two.org/cut.png', encoded_image(25)[:3000], 'image/png')
     damaged = Crawl(folder / 'c.warc.gz')
     damaged.page('http://three.org/', f'{text(80)}<img src=/a.png>').png('http://three.org/a.png', 30)
     (folder / 'c.warc.gz').write_bytes(damaged.content()[:-200])
     (folder / 'd.warc.gz').write_bytes(b'')
-    return [pages.write(), pictures.write(), str(folder / 'c.warc.gz'), str(folder / 'd.warc.gz')]
+    return [pages.write(), images.write(), str(folder / 'c.warc.gz'), str(folder / 'd.warc.gz')]
 
 
 @pytest.fixture(scope='module')
 def benchmarks(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp('benchmark')
     (folder / 'q.txt').write_text(story(70))
-    (folder / 'p.jpg').write_bytes(picture(21, format='JPEG'))
+    (folder / 'p.jpg').write_bytes(encoded_image(21, format='JPEG'))
     return duplicates.index_benchmarks([str(folder)], DEFAULT, str(folder / 'index.npz'))
 
 
@@ -102,7 +102,7 @@ def dropped(built) -> list[dict]:
 
 
 def test_which_pages_are_kept(documents):
-    # Of two pages with the same text, or with the same picture and no other, one stays.
+    # Of two pages with the same text, or with the same image and no other, one stays.
     for pair in ({'http://one.org/1', 'http://two.org/copy'}, {'http://one.org/2', 'http://two.org/same'}):
         assert len(pair & documents.keys()) == 1
     others = {url for url in documents if url[-1] not in '12' and not url.endswith(('copy', 'same'))}
@@ -111,21 +111,21 @@ def test_which_pages_are_kept(documents):
     }
 
 
-def test_a_document_holds_its_texts_and_pictures_in_reading_order(documents):
+def test_a_document_holds_its_texts_and_images_in_reading_order(documents):
     record = documents['http://one.org/3']
     assert [one.decode() for one in record['texts']] == [f'Number 3\n\n{story(3)}', '', story(103)]
-    assert record['images'] == [b'', picture(3), b'']
+    assert record['images'] == [b'', encoded_image(3), b'']
     assert list(record['weights']) == [1, 0, 1]
     meta = json.loads(record['meta'])
-    assert meta['pictures'] == ['http://one.org/3.png'] and meta['licence'] == 'CC0' and meta['date'][:4] == '2026'
+    assert meta['images'] == ['http://one.org/3.png'] and meta['licence'] == 'CC0' and meta['date'][:4] == '2026'
 
 
 def test_training_reads_it(built):
-    opened = Documents(path=str(built)).open(PictureFormat(16))
+    opened = Documents(path=str(built)).open(ImageFormat(16))
     for i in range(len(opened)):
         chunks = opened.document(i, np.random.default_rng(0))
-        assert any(chunk.picture for chunk in chunks)
-        assert all(chunk.picture().shape == (1, 16, 16, 3) for chunk in chunks if chunk.picture)
+        assert any(chunk.image for chunk in chunks)
+        assert all(chunk.image().shape == (1, 16, 16, 3) for chunk in chunks if chunk.image)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_training_reads_it(built):
     [
         ('http://one.org/0', 'page_url', 'page'),
         ('http://one.org/0', 'text_on_site', 'text'),
-        ('http://two.org/none', 'document_min_pictures', 'document'),
-        ('http://two.org/shared', 'benchmark_distance', 'picture'),
+        ('http://two.org/none', 'document_min_images', 'document'),
+        ('http://two.org/shared', 'benchmark_distance', 'image'),
         ('http://two.org/question', 'benchmark_words', 'document'),
         ('http://two.org/optout', 'page_opt_out', 'page'),
-        ('http://two.org/bad', 'picture_missing', 'picture'),
-        ('http://two.org/bad', 'picture_min_side', 'picture'),
-        ('http://two.org/bad', 'picture_is_html', 'picture'),
-        ('http://two.org/bad', 'picture_max_pixels', 'picture'),
-        ('http://two.org/bad', 'picture_status', 'picture'),
-        ('http://two.org/bad', 'picture_opt_out', 'picture'),
-        ('http://two.org/bad', 'picture_damaged', 'picture'),
+        ('http://two.org/bad', 'image_missing', 'image'),
+        ('http://two.org/bad', 'image_min_side', 'image'),
+        ('http://two.org/bad', 'image_is_html', 'image'),
+        ('http://two.org/bad', 'image_max_pixels', 'image'),
+        ('http://two.org/bad', 'image_status', 'image'),
+        ('http://two.org/bad', 'image_opt_out', 'image'),
+        ('http://two.org/bad', 'image_damaged', 'image'),
         ('http://two.org/deep', 'page_max_nodes', 'page'),
-        ('http://two.org/many', 'page_max_pictures', 'page'),
+        ('http://two.org/many', 'page_max_images', 'page'),
         ('http://two.org/mark', 'text_marks', 'text'),
         ('a.warc.gz', 'payload_bomb', 'record'),
         ('c.warc.gz', 'warc_corrupt|payload_truncated', 'record'),
@@ -159,54 +159,54 @@ def test_the_ledger_has_each_thing_under_its_rule(dropped, where, rule, what):
 
 def test_counts_agree_with_the_list(built, dropped):
     counts = json.loads((built / 'ledger.json').read_text())['dropped']
-    with_pictures = len(dropped) + sum(one.get('pictures', 0) for one in dropped)
-    assert sum(sum(number.values()) for number in counts.values()) == with_pictures
+    with_images = len(dropped) + sum(one.get('images', 0) for one in dropped)
+    assert sum(sum(number.values()) for number in counts.values()) == with_images
     page = (built / 'ledger.html').read_text()
     assert all(f'id="{rule}"' in page for rule in counts)
 
 
-def test_a_folder_of_pictures(tmp_path):
+def test_a_folder_of_images(tmp_path):
     crawl = Crawl(tmp_path / 'a.warc.gz')
     crawl.page(
         'http://a.b/', f'{text(1)}<img src=x/1.png><img src=/2.png?v=3><img src=/../../secret.png><img src=4.png>'
     )
-    folder = tmp_path / 'pictures'
+    folder = tmp_path / 'images'
     (folder / 'a.b' / 'x').mkdir(parents=True)
-    (folder / 'a.b' / 'x' / '1.png').write_bytes(picture(1))
-    (folder / (hashlib.sha256(b'http://a.b/2.png?v=3').hexdigest() + '.png')).write_bytes(picture(2))
-    (tmp_path / 'secret.png').write_bytes(picture(3))
-    built = build(Builder, str(tmp_path / 'out'), 'all', warcs=(crawl.write(),), pictures=str(folder))
-    assert open_split(built, 'train')[0]['images'][1:] == [picture(1), picture(2)]
-    assert json.loads((built / 'ledger.json').read_text())['dropped']['picture_missing'] == {'picture': 2}
+    (folder / 'a.b' / 'x' / '1.png').write_bytes(encoded_image(1))
+    (folder / (hashlib.sha256(b'http://a.b/2.png?v=3').hexdigest() + '.png')).write_bytes(encoded_image(2))
+    (tmp_path / 'secret.png').write_bytes(encoded_image(3))
+    built = build(Builder, str(tmp_path / 'out'), 'all', warcs=(crawl.write(),), images=str(folder))
+    assert open_split(built, 'train')[0]['images'][1:] == [encoded_image(1), encoded_image(2)]
+    assert json.loads((built / 'ledger.json').read_text())['dropped']['image_missing'] == {'image': 2}
 
 
 def test_a_limit_of_0_switches_a_rule_off_and_no_other(tmp_path, benchmarks):
     crawl = Crawl(tmp_path / 'a.warc.gz')
-    crawl.page('http://a.b/question', f'{text(70)}<img src=/21.png>')  # A benchmark's text and picture.
+    crawl.page('http://a.b/question', f'{text(70)}<img src=/21.png>')  # A benchmark's text and image.
     for i in range(4):  # The first page has most of what the others say.
         crawl.page(f'http://a.b/{i}', f'{text(1)}{text(2)}<p>{story(10 + i, 20)}</p><img src=/{i}.png>')
-    (tmp_path / 'pictures' / 'a.b').mkdir(parents=True)
+    (tmp_path / 'images' / 'a.b').mkdir(parents=True)
     for seed in (0, 1, 2, 3, 21):
-        (tmp_path / 'pictures' / 'a.b' / f'{seed}.png').write_bytes(picture(seed))
-    off = dict(benchmark_words=0, benchmark_distance=0, picture_max_bytes=0, text_on_site=0)
+        (tmp_path / 'images' / 'a.b' / f'{seed}.png').write_bytes(encoded_image(seed))
+    off = dict(benchmark_words=0, benchmark_distance=0, image_max_bytes=0, text_on_site=0)
     rules = PageRules(**off, document_near_text=False)
     config = Config(name='off', description='', rules=rules)
-    source = dict(warcs=(crawl.write(),), pictures=str(tmp_path / 'pictures'), benchmarks=benchmarks)
+    source = dict(warcs=(crawl.write(),), images=str(tmp_path / 'images'), benchmarks=benchmarks)
     built = build(Builder, str(tmp_path / 'out'), config, **source)
     records = open_split(built, 'train')
-    assert picture(21) in [image for record in records for image in record['images']]
+    assert encoded_image(21) in [image for record in records for image in record['images']]
     assert json.loads((built / 'ledger.json').read_text())['dropped'] == {
-        'document_seen_texts': {'document': 3, 'picture': 3}
+        'document_seen_texts': {'document': 3, 'image': 3}
     }
 
 
-def test_of_a_page_and_its_mirror_the_one_with_pictures_stays(tmp_path):
+def test_of_a_page_and_its_mirror_the_one_with_images_stays(tmp_path):
     """Whether it is the first or the second of the two."""
     crawl = Crawl(tmp_path / 'a.warc.gz')
-    for seed, with_picture in enumerate(('a', 'b')):
+    for seed, with_image in enumerate(('a', 'b')):
         for site in ('a', 'b'):
             crawl.page(f'http://{site}.org/{seed}', f'{text(seed)}<img src=/{seed}.png>{text(10 + seed)}')
-        crawl.png(f'http://{with_picture}.org/{seed}.png', seed)
+        crawl.png(f'http://{with_image}.org/{seed}.png', seed)
     records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
     assert {record['url'].decode() for record in records} == {'http://a.org/0', 'http://b.org/1'}
 
@@ -228,7 +228,7 @@ def test_what_a_fetcher_would_fetch(crawl):
 def test_what_failed_for_a_moment_is_fetched_again(tmp_path):
     crawl = Crawl(tmp_path / 'a.warc.gz')
     shown = ''.join(f'<img src=/{name}.png>' for name in ('busy', 'broken', 'gone', 'late', 'new'))
-    crawl.page('http://a.b/File:Foo.jpg', f'{text(1)}{shown}')  # A page, though it is named as a picture.
+    crawl.page('http://a.b/File:Foo.jpg', f'{text(1)}{shown}')  # A page, though it is named as an image.
     crawl.add('http://a.b/busy.png', b'', 'image/png', '429 Too Many Requests')
     crawl.add('http://a.b/broken.png', b'', 'text/html', '503 Service Unavailable')
     crawl.add('http://a.b/late.png', b'', 'text/html', '503 Service Unavailable').png('http://a.b/late.png', 1)
@@ -244,20 +244,20 @@ def test_the_latest_word_of_a_server_counts(tmp_path):
         crawl.page(url, f'{text(1)}<img src=/a.png>', X_Robots_Tag='noai', **second)
         crawl.png(f'{url}a.png', 1)
     crawl.page('http://wiki.org/File:Foo.jpg', ''.join([text(2), *(f'<img src=/{i}.png>' for i in range(3))]))
-    for i, (picture_first, refused_first) in enumerate(((old, new), (new, old))):
-        crawl.add(f'http://wiki.org/{i}.png', picture(i + 2), 'image/png', **picture_first)
-        crawl.refused(f'http://wiki.org/{i}.png', 'picture_opt_out', **refused_first)
-    crawl.refused('http://wiki.org/2.png', 'picture_timeout', **old)
-    crawl.refused('http://wiki.org/2.png', 'picture_robots', **new)
+    for i, (image_first, refused_first) in enumerate(((old, new), (new, old))):
+        crawl.add(f'http://wiki.org/{i}.png', encoded_image(i + 2), 'image/png', **image_first)
+        crawl.refused(f'http://wiki.org/{i}.png', 'image_opt_out', **refused_first)
+    crawl.refused('http://wiki.org/2.png', 'image_timeout', **old)
+    crawl.refused('http://wiki.org/2.png', 'image_robots', **new)
     path = crawl.write()
     assert list(links([path])) == ['http://yes.org/b.png']
     built = build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(path,))
     records = {record['url'].decode(): record for record in open_split(built, 'train')}
     assert records.keys() == {'http://yes.org/', 'http://wiki.org/File:Foo.jpg'}
-    assert [image for image in records['http://wiki.org/File:Foo.jpg']['images'] if image] == [picture(3)]
+    assert [image for image in records['http://wiki.org/File:Foo.jpg']['images'] if image] == [encoded_image(3)]
     counts = json.loads((built / 'ledger.json').read_text())['dropped']
-    assert counts['page_opt_out'] == {'page': 2} and counts['page_url'] == {'page': 1, 'picture': 2}
-    assert counts['picture_opt_out'] == counts['picture_robots'] == {'picture': 1}
+    assert counts['page_opt_out'] == {'page': 2} and counts['page_url'] == {'page': 1, 'image': 2}
+    assert counts['image_opt_out'] == counts['image_robots'] == {'image': 1}
 
 
 HEADERS = [
@@ -270,14 +270,14 @@ HEADERS = [
 
 
 def test_every_value_of_a_header_counts(tmp_path):
-    """On each host the page / and the picture 3.png have the headers, and the page /other has not."""
+    """On each host the page / and the image 3.png have the headers, and the page /other has not."""
     crawl, expected = Crawl(tmp_path / 'a.warc.gz'), {}
     for host, (headers, kept) in enumerate(HEADERS):
         site, seed = f'http://{host}.org', 10 * host
         crawl.png(f'{site}/1.png', seed + 1).png(f'{site}/2.png', seed + 2)
         crawl.page(f'{site}/', f'{text(seed + 1)}<img src=/1.png>', **headers)
         crawl.page(f'{site}/other', f'{text(seed + 2)}<img src=/2.png><img src=/3.png>')
-        crawl.add(f'{site}/3.png', picture(seed + 3), 'image/png', **headers)
+        crawl.add(f'{site}/3.png', encoded_image(seed + 3), 'image/png', **headers)
         expected |= {f'{site}/': 1, f'{site}/other': 2} if kept else {f'{site}/other': 1}
     records = open_split(build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(crawl.write(),)), 'train')
     assert {record['url'].decode(): sum(len(i) > 0 for i in record['images']) for record in records} == expected
@@ -309,8 +309,8 @@ def test_the_files_in_which_a_host_asks_not_to_be_trained_on_are_read_where_the_
     named = {'robots.org/yes': 2, 'all.org/yes': 2, 'tdm.org/yes': 2, 'tdm.org/no/free': 2}
     assert kept == whole | named | {f'ai.org/{path}': 1 for path in ('no', 'no/free', 'yes')}
     dropped = json.loads((built / 'ledger.json').read_text())['dropped']
-    assert dropped['page_robots'] == {'page': 4, 'picture': 8} and dropped['page_opt_out'] == {'page': 1, 'picture': 2}
-    assert dropped['picture_robots'] == {'picture': 3}
+    assert dropped['page_robots'] == {'page': 4, 'image': 8} and dropped['page_opt_out'] == {'page': 1, 'image': 2}
+    assert dropped['image_robots'] == {'image': 3}
 
 
 SHOWN = """<img src=/1.png> <img srcset="/small.png 100w, /2.png 800w">
@@ -328,7 +328,7 @@ SHOWN = """<img src=/1.png> <img srcset="/small.png 100w, /2.png 800w">
 <img src=/28.avif>"""
 
 
-def test_every_picture_that_a_browser_shows_is_kept_and_decoration_is_told(tmp_path):
+def test_every_image_that_a_browser_shows_is_kept_and_decoration_is_told(tmp_path):
     crawl = Crawl(tmp_path / 'a.warc.gz')
     decoration = '<div style="background: url(/decoration.png)"></div><svg><path d="M0 0"/></svg><img src=/drawn.svg>'
     crawl.page('http://a.b/', f'{text(1)}{SHOWN}{decoration}{text(2)}')
@@ -337,9 +337,9 @@ def test_every_picture_that_a_browser_shows_is_kept_and_decoration_is_told(tmp_p
     crawl.add('http://a.b/moved.png', b'', 'text/html', '301 Moved', Location='https://cdn.b/once')
     crawl.add('https://cdn.b/once', b'', 'text/html', '302 Found', Location='/twice')
     crawl.add('https://cdn.b/twice', b'', 'text/html', '307 Found', Location='http://cdn.b/there.webp')
-    crawl.add('http://cdn.b/there.webp', picture(26, format='WEBP'), 'image/jpeg')
-    crawl.add('http://a.b/octet?id=27', picture(27, format='JPEG'), 'application/octet-stream')
-    crawl.add('http://a.b/28.avif', picture(28, format='AVIF'), 'text/html')
+    crawl.add('http://cdn.b/there.webp', encoded_image(26, format='WEBP'), 'image/jpeg')
+    crawl.add('http://a.b/octet?id=27', encoded_image(27, format='JPEG'), 'application/octet-stream')
+    crawl.add('http://a.b/28.avif', encoded_image(28, format='AVIF'), 'text/html')
     crawl.png('http://a.b/decoration.png', 90)
     crawl.add('http://a.b/drawn.svg', b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', 'image/svg+xml')
     crawl.page('http://head.b/', f'<meta property=og:image content=/30.png>{text(3)}').png('http://head.b/30.png', 30)
@@ -352,21 +352,21 @@ def test_every_picture_that_a_browser_shows_is_kept_and_decoration_is_told(tmp_p
     records = {record['url'].decode(): record for record in open_split(built, 'train')}
     formats = {26: 'WEBP', 27: 'JPEG', 28: 'AVIF'}
     kept = [image for image in records['http://a.b/']['images'] if image]
-    assert kept == [picture(i, format=formats.get(i, 'PNG')) for i in range(1, 29)]
-    assert [image for image in records['http://head.b/']['images'] if image] == [picture(30)]
+    assert kept == [encoded_image(i, format=formats.get(i, 'PNG')) for i in range(1, 29)]
+    assert [image for image in records['http://head.b/']['images'] if image] == [encoded_image(30)]
     dropped = json.loads((built / 'ledger.json').read_text())['dropped']
-    assert {rule: of['picture'] for rule, of in dropped.items() if 'picture' in of} == {
-        'picture_background': 1, 'picture_svg': 2,
+    assert {rule: of['image'] for rule, of in dropped.items() if 'image' in of} == {
+        'image_background': 1, 'image_svg': 2,
     }  # fmt: skip
 
 
 def test_of_a_gif_the_first_frame_is_kept_by_choice(tmp_path):
-    frames = [PIL.Image.open(io.BytesIO(picture(i))).convert('P') for i in range(3)]
+    frames = [PIL.Image.open(io.BytesIO(encoded_image(i))).convert('P') for i in range(3)]
     made = io.BytesIO()
     frames[0].save(made, 'GIF', save_all=True, append_images=frames[1:])
     crawl = Crawl(tmp_path / 'a.warc.gz').page('http://a.b/', f'{text(1)}<img src=/a.gif>')
     path = crawl.add('http://a.b/a.gif', made.getvalue(), 'image/gif').write()
-    config = Config(name='gif', description='', rules=PageRules(picture_formats=('GIF',)))
+    config = Config(name='gif', description='', rules=PageRules(image_formats=('GIF',)))
     [kept] = [
         one for one in open_split(build(Builder, str(tmp_path), config, warcs=(path,)), 'train')[0]['images'] if one
     ]
@@ -376,12 +376,12 @@ def test_of_a_gif_the_first_frame_is_kept_by_choice(tmp_path):
 
 
 def chapters(first: int, sections: int, level: int) -> str:
-    """Sections of 120 words with a picture each."""
+    """Sections of 120 words with an image each."""
     numbers = range(first, first + sections)
     return ''.join(f'<h{level}>Part {i}</h{level}>{text(2 * i)}<img src=/{i}.png>{text(2 * i + 1)}' for i in numbers)
 
 
-def test_a_long_page_is_divided_at_its_headings_and_keeps_every_text_and_picture(tmp_path):
+def test_a_long_page_is_divided_at_its_headings_and_keeps_every_text_and_image(tmp_path):
     crawl = Crawl(tmp_path / 'a.warc.gz')
     crawl.page(
         'http://a.b/', f'<h1>Book</h1>{chapters(0, 1, 2)}{chapters(1, 3, 3)}{chapters(4, 1, 2)}{chapters(5, 2, 3)}'
@@ -392,14 +392,14 @@ def test_a_long_page_is_divided_at_its_headings_and_keeps_every_text_and_picture
         crawl.png(f'http://a.b/{i}.png', i).png(f'http://plain.b/{20 + i}.png', 20 + i)
     path = crawl.write()
     command = [sys.executable, '-m', 'data.web_pages.build', f'--warc={path}', f'--out={tmp_path}']
-    subprocess.run([*command, '--rule.document_max_words=400', '--rule.picture_formats=PNG'], cwd=ROOT, check=True)
+    subprocess.run([*command, '--rule.document_max_words=400', '--rule.image_formats=PNG'], cwd=ROOT, check=True)
     folder = tmp_path / 'web_pages' / 'all' / '1.0.0'
     parts: dict[str, dict] = {}
     for record in open_split(folder, 'train'):
         url, part = record['url'].decode(), json.loads(record['meta']).get('part', 0)
         parts.setdefault(url, {})[part] = record
     counted = json.loads((folder / 'ledger.json').read_text())
-    assert counted['rules'] == {'document_max_words': 400, 'picture_formats': ['PNG']}
+    assert counted['rules'] == {'document_max_words': 400, 'image_formats': ['PNG']}
     assert not any(rule.startswith('document') for rule in counted['dropped'])
     by_part = [parts['http://a.b/'][part] for part in range(3)]
     firsts = [record['texts'][0].decode().split('\n\n')[:2] for record in by_part]
@@ -407,15 +407,17 @@ def test_a_long_page_is_divided_at_its_headings_and_keeps_every_text_and_picture
     whole = '\n\n'.join(text.decode() for record in by_part for text in record['texts'] if text)
     assert [int(number) for number in re.findall(r'Part (\d)', whole)] == list(range(7))
     assert all(story(i) in whole for i in range(14))
-    assert [image for record in by_part for image in record['images'] if image] == [picture(i) for i in range(7)]
+    assert [image for record in by_part for image in record['images'] if image] == [encoded_image(i) for i in range(7)]
     lone = [parts['http://plain.b/'][part] for part in range(len(parts['http://plain.b/']))]
-    assert [image for record in lone for image in record['images'] if image] == [picture(20 + i) for i in range(8)]
+    assert [image for record in lone for image in record['images'] if image] == [
+        encoded_image(20 + i) for i in range(8)
+    ]
     assert len(lone) == 2
     for record in [*by_part, *lone]:
         assert len(' '.join(text.decode() for text in record['texts']).split()) <= 400
 
 
-def test_every_record_page_and_picture_is_kept_or_has_a_rule(tmp_path):
+def test_every_record_page_and_image_is_kept_or_has_a_rule(tmp_path):
     crawl = Crawl(tmp_path / 'a.warc.gz')
     crawl.page(
         'http://a.b/', f'{text(1)}<nav><img src=/nav.png></nav><img src=/1.png><img src=/1.png><img src=/gone.png>'
@@ -437,17 +439,17 @@ def test_every_record_page_and_picture_is_kept_or_has_a_rule(tmp_path):
         )
     counts = json.loads((build(Builder, str(tmp_path / 'out'), CONFIG, warcs=(path,)) / 'ledger.json').read_text())
     assert counts['read']['record'] == {
-        'all': 13, 'host': 1, 'page': 5, 'picture': 3, 'redirect': 1, 'request': 1, 'warcinfo': 1,
+        'all': 13, 'host': 1, 'page': 5, 'image': 3, 'redirect': 1, 'request': 1, 'warcinfo': 1,
     }  # fmt: skip
-    assert counts['read']['document']['all'] == 5 and counts['read']['picture']['all'] == 8
+    assert counts['read']['document']['all'] == 5 and counts['read']['image']['all'] == 8
     rules = {rule: of for rule, of in counts['dropped'].items() if not rule.startswith('text_')}
     assert rules == {
-        'document_min_words': {'document': 1, 'picture': 2}, 'page_status': {'page': 1},
-        'page_url': {'page': 1, 'picture': 1},
-        'picture_missing': {'picture': 1}, 'picture_repeated': {'picture': 1}, 'record_type': {'record': 1},
-        'tag_nav': {'picture': 1},
+        'document_min_words': {'document': 1, 'image': 2}, 'page_status': {'page': 1},
+        'page_url': {'page': 1, 'image': 1},
+        'image_missing': {'image': 1}, 'image_repeated': {'image': 1}, 'record_type': {'record': 1},
+        'tag_nav': {'image': 1},
     }  # fmt: skip
-    for what in ('record', 'document', 'picture'):
+    for what in ('record', 'document', 'image'):
         lost = counts | dict(read=counts['read'] | {what: counts['read'][what] | {'all': 99}})
         with pytest.raises(LedgerError, match=f'99 {what}s were read'):
             check_sums(lost)

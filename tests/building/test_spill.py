@@ -62,7 +62,7 @@ def test_pages_that_share_more_than_memory_holds_give_the_same_bytes(tmp_path, m
         made.append({file.name: file.read_bytes() for file in sorted(folder.iterdir())})
     assert made[0] == made[1]
     dropped = json.loads(made[0]['ledger.json'])['dropped']
-    assert {'page_url', 'text_on_site', 'document_near_text', 'picture_url_repeats'} <= dropped.keys()
+    assert {'page_url', 'text_on_site', 'document_near_text', 'image_url_repeats'} <= dropped.keys()
 
 
 HOT = """
@@ -80,7 +80,7 @@ tracemalloc.start()
 marked = 0
 for part in range(8):
     for _, values in spill._groups((part, 8), files, ['pages']):
-        marked += sum(1 for _ in _marks((('picture_url_repeats', '', '', b'logo'), values), DEFAULT))
+        marked += sum(1 for _ in _marks((('image_url_repeats', '', '', b'logo'), values), DEFAULT))
 print(marked, tracemalloc.get_traced_memory()[1])
 """
 

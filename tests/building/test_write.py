@@ -16,7 +16,7 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers import mint1t
 from flamingo_jax.building.runner import beam
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split, splits
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.training.validation import held_out
@@ -67,7 +67,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 
 def test_what_is_written_is_read_back(folder):
-    opened = Documents(path=str(folder)).open(PictureFormat(8))
+    opened = Documents(path=str(folder)).open(ImageFormat(8))
     assert len(opened) == 20
     found = set()
     for i in range(20):
@@ -75,7 +75,7 @@ def test_what_is_written_is_read_back(folder):
         number = int(chunk.texts[0].removeprefix('text '))
         found.add(number)
         assert chunk.weights == [0.5]
-        assert (chunk.picture() == number).all()
+        assert (chunk.image() == number).all()
     assert found == set(range(20))
 
 
@@ -85,7 +85,7 @@ def test_the_ledger_counts_everything_and_lists_it(folder):
     kept = counts['kept']['train']
     assert kept == dict(
         documents=20,
-        pictures=20,
+        images=20,
         characters=sum(len(f'text {n}') for n in range(20)),
         **{'documents by language': {'en': 20}},
     )
@@ -125,7 +125,7 @@ def test_bytes_do_not_depend_on_order_or_workers(tmp_path, workers, monkeypatch)
 def test_the_second_document_of_an_id_is_dropped(tmp_path):
     folder = write.build(Numbers, str(tmp_path), numbers=[1, 2, 2, 3])
     assert json.loads((folder / 'ledger.json').read_text())['dropped']['document_id'] == {'document': 1}
-    assert len(Documents(path=str(folder)).open(PictureFormat(8))) == 3
+    assert len(Documents(path=str(folder)).open(ImageFormat(8))) == 3
 
 
 @pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.long)])
@@ -141,16 +141,16 @@ def test_a_share_is_held_out_and_read_while_training(tmp_path, workers, monkeypa
     assert len(train | validation) == len(train) + len(validation) == 200 and 40 < len(validation) < 80
     assert not {url for url, _ in train} & {url for url, _ in validation}
     source = Documents(path=str(both[0]), validation_split='validation')
-    opened = held_out(dict(numbers=source))['numbers'].open(PictureFormat(8))
+    opened = held_out(dict(numbers=source))['numbers'].open(ImageFormat(8))
     assert len(opened) == len(validation)
 
 
-def test_questions_about_one_picture_are_held_out_together():
+def test_questions_about_one_image_are_held_out_together():
     def part(name: int, image: bytes) -> int:
         return write._part(Document(f'{name}', ['', 'x'] if image else ['y', 'x'], [image, b''], [0.0, 1.0]), 2, 0.5)
 
-    of_pictures = [{part(row, png(colour)) for row in range(10)} for colour in range(20)]
-    assert all(len(of_one) == 1 for of_one in of_pictures) and {0} in of_pictures and {1} in of_pictures
+    of_images = [{part(row, png(colour)) for row in range(10)} for colour in range(20)]
+    assert all(len(of_one) == 1 for of_one in of_images) and {0} in of_images and {1} in of_images
     assert {part(row, b'') for row in range(20)} == {0, 1}  # Texts alone go by their own name.
 
 
@@ -173,11 +173,11 @@ def test_the_old_data_set_is_there_until_the_new_one_is(tmp_path):
         write.build(Numbers, str(tmp_path), overwrite=True, numbers=[])
     assert digests(folder) == old
     assert write.build(Numbers, str(tmp_path), overwrite=True, numbers=[1, 2, 3]) == folder
-    assert len(Documents(path=str(folder)).open(PictureFormat(8))) == 3
+    assert len(Documents(path=str(folder)).open(ImageFormat(8))) == 3
     assert [left.name for left in folder.parent.iterdir()] == [folder.name]
 
 
-def test_no_other_program_is_started_to_read_a_picture(tmp_path, monkeypatch):
+def test_no_other_program_is_started_to_read_an_image(tmp_path, monkeypatch):
     started = tmp_path / 'started'
     ghostscript = tmp_path / 'gs'
     ghostscript.write_text(f'#!/bin/sh\ntouch {started}\n')
@@ -187,7 +187,7 @@ def test_no_other_program_is_started_to_read_a_picture(tmp_path, monkeypatch):
     eps = io.BytesIO()
     PIL.Image.new('RGB', (8, 8)).save(eps, 'EPS')
     document = Document('a', ['', 'x'], [eps.getvalue(), b''], [0.0, 1.0])
-    assert write._shown(document)['parts'][0] == dict(picture='data:,')
+    assert write._shown(document)['parts'][0] == dict(image='data:,')
     assert mint1t._page(eps.getvalue(), 0) == b'damaged'
     assert not started.exists()
 

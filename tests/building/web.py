@@ -1,4 +1,4 @@
-"""WARC files and pictures for the tests, as a crawler writes them."""
+"""WARC files and images for the tests, as a crawler writes them."""
 
 import io
 import pathlib
@@ -16,8 +16,8 @@ PROSE = (
 )
 
 
-def picture(seed: int, width: int = 200, height: int = 150, format: str = 'PNG') -> bytes:
-    """A picture unlike all others: blurred noise in colours."""
+def encoded_image(seed: int, width: int = 200, height: int = 150, format: str = 'PNG') -> bytes:
+    """An image unlike all others: blurred noise in colours."""
     rng = np.random.default_rng(seed)
     small = PIL.Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8))
     made = io.BytesIO()
@@ -28,7 +28,7 @@ def picture(seed: int, width: int = 200, height: int = 150, format: str = 'PNG')
 WORDS = (
     'water house river mountain garden window letter morning evening winter summer table bread butter kitchen market '
     'village church bridge forest animal farmer sailor teacher doctor brother sister mother father children story '
-    'picture music paper glass stone copper silver golden yellow green purple quiet little heavy empty narrow broken '
+    'image music paper glass stone copper silver golden yellow green purple quiet little heavy empty narrow broken '
     'friendly carried opened followed painted remembered answered watched gathered planted travelled covered '
     'finished counted between around behind through without against during before after beneath toward along'
 ).split()
@@ -78,11 +78,11 @@ class Crawl:
         return self.add(url, f'<!doctype html><meta charset=utf-8><body>{body}'.encode(), **rest)
 
     def png(self, url: str, seed: int, **rest):
-        """Adds a picture."""
-        return self.add(url, picture(seed, **rest), 'image/png')
+        """Adds an image."""
+        return self.add(url, encoded_image(seed, **rest), 'image/png')
 
     def refused(self, url: str, rule: str, date: str):
-        """Adds a note of the fetcher that it has not fetched a picture."""
+        """Adds a note of the fetcher that it has not fetched an image."""
         writer = WARCWriter(self._buffer, gzip=self._gzip)
         data, dated = io.BytesIO(f'{REFUSED}: {rule}\r\n'.encode()), {'WARC-Date': date}
         writer.write_record(writer.create_warc_record(url, 'metadata', payload=data, warc_headers_dict=dated))

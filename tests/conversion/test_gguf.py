@@ -219,9 +219,9 @@ def test_sentencepiece(pieces):
         assert ours.encode(text) == expected.encode(text)
         assert ours.decode(ours.encode(text)) == expected.decode(expected.encode(text)) == text
     assert (ours.begin, ours.bos, ours.ends, ours.pad) == ((2,), 2, (3,), 0)
-    with_pictures = Tokenizer(ours.model, 'text')
-    parts = [ours.encode(TEXTS[0]), [with_pictures.eoc], ours.encode(TEXTS[1])]
-    assert with_pictures.encode(TEXTS[0] + EOC + TEXTS[1]) == sum(parts, [])
+    with_images = Tokenizer(ours.model, 'text')
+    parts = [ours.encode(TEXTS[0]), [with_images.eoc], ours.encode(TEXTS[1])]
+    assert with_images.encode(TEXTS[0] + EOC + TEXTS[1]) == sum(parts, [])
 
 
 def test_sentencepiece_that_begins_with_a_space_or_without_a_token(pieces):

@@ -19,7 +19,7 @@ from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.conversion.idefics import NEW_TOKENS
 from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inference import bundle, pretrained
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.flamingo import Flamingo
@@ -94,7 +94,7 @@ def test_logits(both, case, record_property):
 
     model, ours, _ = both
     ids = np.array(SEQUENCES[case], np.int32)
-    images = peers.pictures(len(ids), int((ids == IMG).sum(1).max()))
+    images = peers.random_images(len(ids), int((ids == IMG).sum(1).max()))
     with torch.no_grad():
         expected = model(**inputs(ours, images, ids)).logits.numpy()
     difference = peers.assert_same_logits(ours, images, ids, expected, TOLERANCE)
@@ -200,11 +200,11 @@ def test_transformers_opens_the_processor_of_an_export(file, tmp_path, record_pr
     a, b = (PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)) for shape in ((60, 42, 3), (30, 50, 3)))
     for prompt in (['w1  w2', a, 'w3 dax\n', b, b, ' bodex Output:', '\nw5 é'], [b, 'w6'], ['w7']):
         x = processor(text=[prompt], return_tensors='pt', add_end_of_utterance_token=True)
-        tokens, pictures = encode_prompt(prompt, ours.tokenizer, ours.pictures)
+        tokens, images = encode_prompt(prompt, ours.tokenizer, ours.image_format)
         assert x['input_ids'][0].tolist() == tokens
-        expected = [peers.standardised(frames[0], ours.config.vision).numpy() for frames in pictures]
-        for got, picture in zip(x['pixel_values'][0].numpy(), expected, strict=bool(expected)):
-            np.testing.assert_allclose(got, picture, atol=1e-5)
+        expected = [peers.standardised(frames[0], ours.config.vision).numpy() for frames in images]
+        for got, image in zip(x['pixel_values'][0].numpy(), expected, strict=bool(expected)):
+            np.testing.assert_allclose(got, image, atol=1e-5)
 
 
 @pytest.fixture(scope='module')
@@ -242,13 +242,13 @@ def test_the_command_and_its_inverse(source, tmp_path):
     assert names[0] == names[1]
     tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
     assert (tokenizer.around, tokenizer.image_tag, tokenizer.eoc) == (AROUND, (IMG,), None)
-    pictures, texts = (
+    images, texts = (
         json.loads((tmp_path / 'again' / name).read_text())
         for name in ('preprocessor_config.json', 'tokenizer_config.json')
     )
-    assert pictures['processor_class'] == texts['processor_class'] == 'IdeficsProcessor'
-    assert (pictures['image_size'], pictures['image_num_channels']) == (42, 3)
-    assert (tuple(pictures['image_mean']), tuple(pictures['image_std'])) == (CLIP_MEAN, CLIP_STD)
+    assert images['processor_class'] == texts['processor_class'] == 'IdeficsProcessor'
+    assert (images['image_size'], images['image_num_channels']) == (42, 3)
+    assert (tuple(images['image_mean']), tuple(images['image_std'])) == (CLIP_MEAN, CLIP_STD)
     named = [texts[f'{role}_token'] for role in ('bos', 'eos', 'pad', 'unk')]
     assert named == ['<s>', '</s>', '<pad>', '<unk>'] and texts['additional_special_tokens'] == list(NEW_TOKENS[:2])
     with pytest.raises(ValueError, match='cannot be written as an OpenFlamingo: .*resampler.activation'):
@@ -277,8 +277,8 @@ def test_a_model_that_is_no_idefics_is_not_exported(source, field, value):
 
 def test_prompts_are_written_as_by_the_original(source):
     config, _, tokenizer = idefics.convert(str(source[0]))
-    a, b = peers.pictures(1, 2)[0, :, 0]
-    tokens, frames = encode_prompt([' w1 ', a, b, 'w2', 'w3', a], tokenizer, PictureFormat(42, config.vision.fit))
+    a, b = peers.random_images(1, 2)[0, :, 0]
+    tokens, frames = encode_prompt([' w1 ', a, b, 'w2', 'w3', a], tokenizer, ImageFormat(42, config.vision.fit))
     assert tokens == [1, 5, AROUND, IMG, AROUND, IMG, AROUND, *tokenizer.encode('w2w3'), AROUND, IMG, AROUND]
     assert len(frames) == 3
 

@@ -70,7 +70,7 @@ SEQUENCES = {
 def test_logits(both, case, record_property):
     model, _, ours, _ = both
     ids = np.array(SEQUENCES[case], np.int32)
-    images = peers.pictures(len(ids), int((ids == IMG).sum(1).max()))
+    images = peers.random_images(len(ids), int((ids == IMG).sum(1).max()))
     expected = theirs(model, ours, images, ids)
     difference = peers.assert_same_logits(ours, images, ids, expected, TOLERANCE)
     print(f'{case}: largest difference {difference:.1e}')
@@ -86,7 +86,7 @@ def test_a_model_of_todays_open_clip(tmp_path):
     files = [str(tmp_path / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')]
     convert.open_flamingo(*files, heads=3, norm_features=True)
     ours = pretrained.load(tmp_path / 'bundle')
-    images, ids = peers.pictures(1, 1), np.array(SEQUENCES['one image'], np.int32)
+    images, ids = peers.random_images(1, 1), np.array(SEQUENCES['one image'], np.int32)
     expected = theirs(model, ours, images, ids)
     got = np.asarray(ours.logits(images, ids))
     assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
@@ -102,7 +102,7 @@ def test_generation(both, beams, record_property):
     import torch
 
     model, _, ours, _ = both
-    frames = peers.pictures(1, 4)[0, :, 0]
+    frames = peers.random_images(1, 4)[0, :, 0]
     prompts = [
         [frames[0], 'w1 w2<|endofchunk|>', frames[1], 'w3'],
         ['w9 w8<EOC>', frames[2], 'w4 w5'],

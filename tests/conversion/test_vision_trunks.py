@@ -155,7 +155,7 @@ def test_a_random_trunk_is_drawn_and_not_read(state, tmp_path):
     assert 'Random weights of seed 0' in (tmp_path / 'trunk/README.md').read_text()
 
 
-def test_channels_are_measured_on_training_pictures_of_the_styles_trained_on(tmp_path, monkeypatch):
+def test_channels_are_measured_on_training_images_of_the_styles_trained_on(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, 'STANDARDISE_ON', 64)
     trunk = tiny_run.make_trunk(tmp_path / 'random')
     vision, params = trunk.config.vision, trunk.params('vision')['trunk']
@@ -168,7 +168,7 @@ def test_channels_are_measured_on_training_pictures_of_the_styles_trained_on(tmp
     assert len(allowed) < len({record['frames'][0] for record in records})
     measured = convert._to_measure(tiny_run.SAMPLE, ('noto', 'fluent-flat'))
     assert set(measured) <= allowed and len(measured) == min(len(allowed), convert.STANDARDISE_ON)
-    frames = np.stack([to_frames(picture, 16, vision.fit) for picture in measured])
+    frames = np.stack([to_frames(image, 16, vision.fit) for image in measured])
     raw = dict(trunk=params, mean=np.zeros(vision.width, np.float32), std=np.ones(vision.width, np.float32))
     rows = jax.jit(Flamingo(trunk.config).features)({'vision': raw}, frames[:, None]).reshape(-1, vision.width)
     np.testing.assert_allclose(found['mean'], rows.mean(0), atol=1e-5)
@@ -176,9 +176,9 @@ def test_channels_are_measured_on_training_pictures_of_the_styles_trained_on(tmp
     assert 'of noto, fluent-flat alone' in (tmp_path / 'trunk/README.md').read_text()
 
 
-def test_a_style_that_no_training_picture_has_is_refused(tmp_path):
+def test_a_style_that_no_training_image_has_is_refused(tmp_path):
     with pytest.raises(
-        ValueError, match=r"train split .* has no pictures of style \['notto'\]. Its styles are .*'noto': "
+        ValueError, match=r"train split .* has no images of style \['notto'\]. Its styles are .*'noto': "
     ):
         convert._to_measure(tiny_run.SAMPLE, ('noto', 'notto'))
 

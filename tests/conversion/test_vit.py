@@ -134,7 +134,7 @@ def test_transformers_clip(tmp_path, images, activation, whole, record_property)
 @pytest.mark.parity
 @pytest.mark.parametrize('source', ['transformers', 'open_clip'])
 def test_embeddings_of_a_clip(tmp_path, images, source, record_property):
-    """The vectors of whole pictures, by which OpenFlamingo's RICES compares."""
+    """The vectors of whole images, by which OpenFlamingo's RICES compares."""
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')
     if source == 'open_clip':
@@ -211,21 +211,21 @@ def test_timm(tmp_path, images, kind, activation, record_property):
 
 
 @pytest.mark.parity
-def test_pictures_are_prepared_as_by_the_originals(record_property):
-    record_property('row', 'pictures, as prepared by open_clip and transformers')
+def test_images_are_prepared_as_by_the_originals(record_property):
+    record_property('row', 'images, as prepared by open_clip and transformers')
     transform = pytest.importorskip('open_clip.transform')
     PIL = pytest.importorskip('PIL.Image')
     transformers = pytest.importorskip('transformers')
     rng = np.random.default_rng(0)
     siglip = transformers.SiglipImageProcessorPil(size=dict(height=42, width=42), resample=3)
     for shape in ((61, 130, 3), (200, 57, 3), (42, 42, 3), (20, 31, 3)):
-        picture = PIL.fromarray(rng.integers(0, 256, shape).astype(np.uint8))
+        image = PIL.fromarray(rng.integers(0, 256, shape).astype(np.uint8))
         config = CONFIG
-        theirs = transform.image_transform(42, is_train=False, mean=config.mean, std=config.std)(picture).numpy()
-        ours = standardised(to_frames(picture, 42, config.fit), config)[0].numpy()
+        theirs = transform.image_transform(42, is_train=False, mean=config.mean, std=config.std)(image).numpy()
+        ours = standardised(to_frames(image, 42, config.fit), config)[0].numpy()
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
-        theirs = siglip(picture, return_tensors='np')['pixel_values'][0]
-        ours = to_frames(picture, 42, 'squash')[0].transpose(2, 0, 1) / np.float32(127.5) - 1
+        theirs = siglip(image, return_tensors='np')['pixel_values'][0]
+        ours = to_frames(image, 42, 'squash')[0].transpose(2, 0, 1) / np.float32(127.5) - 1
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
@@ -269,7 +269,7 @@ def test_a_clip_with_its_projection_is_a_bundle(tmp_path, params, images, spelli
     safetensors.numpy.save_file(state | dict([theirs[spelling]]), file)
     convert.write_trunk(convert.clip_embedding(str(file), 'quick_gelu', 3), str(tmp_path / 'bundle'))
     clip = rices.read_clip(tmp_path / 'bundle')
-    assert clip.config.vision == ClipEmbeddingConfig(CONFIG, 24) and clip.pictures.fit == 'crop'
+    assert clip.config.vision == ClipEmbeddingConfig(CONFIG, 24) and clip.image_format.fit == 'crop'
     of_class = features(dataclasses.replace(CONFIG, norm_features=True, class_feature=True), params, images)[:, 0]
     np.testing.assert_allclose(clip.encode(images[:, None])[:, 0, 0], of_class @ projection, rtol=1e-4, atol=1e-5)
     convert.write_trunk(convert.vit('clip', str(file), 'quick_gelu', 3), str(tmp_path / 'trunk'))
@@ -297,7 +297,7 @@ def test_what_open_clips_json_says_beside_the_file(tmp_path, params):
         (dict(do_center_crop=True, size=dict(shortest_edge=42)), dict(fit='crop')),
     ],
 )
-def test_a_folder_says_how_its_pictures_are_prepared(tmp_path, params, said, expected):
+def test_a_folder_says_how_its_images_are_prepared(tmp_path, params, said, expected):
     """As that of LAION's first ViT-L/14, whose means are .5."""
     state = to_state(vit_tensors(CONFIG, 'transformers', 'vision_model.'), params)
     safetensors.numpy.save_file(state, tmp_path / 'model.safetensors')
@@ -310,8 +310,8 @@ def test_a_folder_says_how_its_pictures_are_prepared(tmp_path, params, said, exp
     assert read_vit(str(tmp_path), 'clip', 'gelu')[0] == dataclasses.replace(CONFIG, activation='gelu', **expected)
 
 
-def test_how_open_clip_makes_pictures_square(tmp_path, params):
-    """DFN's ViT-H/14 squashes them. A picture may be larger than its patches by less than one."""
+def test_how_open_clip_makes_images_square(tmp_path, params):
+    """DFN's ViT-H/14 squashes them. An image may be larger than its patches by less than one."""
     state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
     safetensors.numpy.save_file(state, tmp_path / 'open_clip_model.safetensors')
 

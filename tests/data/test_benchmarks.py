@@ -52,10 +52,10 @@ def test_what_is_tuned_on_is_not_learnt(tmp_path):
 def test_every_caption_is_learnt(tmp_path):
     official_files.coco(tmp_path)
     found = records(coco.get_config(), tmp_path, tmp_path / 'train.jsonl')
-    assert len(found) == 2 * 6 and found[0]['texts'][2] == b' A train picture, number 1.'
+    assert len(found) == 2 * 6 and found[0]['texts'][2] == b' A train image, number 1.'
 
 
-def test_whole_films_only(tmp_path):
+def test_whole_videos_only(tmp_path):
     pytest.importorskip('av')
     official_files.vatex(tmp_path / 'vatex')
     found = records(vatex.get_config(), tmp_path / 'vatex', tmp_path / 'vatex/train.jsonl')
@@ -65,7 +65,7 @@ def test_whole_films_only(tmp_path):
     empty.write_bytes(b'')
     cut.write_bytes(cut.read_bytes()[:30])
     left = records(vatex.get_config(), tmp_path / 'vatex', tmp_path / 'vatex/train.jsonl')
-    assert {record['images'][0] for record in left} == {*whole} and len(whole) == 1  # Films vanish from YouTube.
+    assert {record['images'][0] for record in left} == {*whole} and len(whole) == 1  # Videos vanish from YouTube.
     with pytest.raises(ValueError, match='is not below'):
         records(vatex.get_config(), tmp_path / 'vatex', tmp_path / 'vatex/videos/deeper/train.jsonl')
     official_files.star(tmp_path / 'star')

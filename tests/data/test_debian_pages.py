@@ -10,7 +10,7 @@ import pytest
 from data.debian_pages import crawl
 from flamingo_jax.building import warc
 from flamingo_jax.inputs.sources.array_record import open_split
-from tests.building.web import picture, story
+from tests.building.web import encoded_image, story
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def raw(tmp_path) -> pathlib.Path:
             seed = 10 * number + i
             body = f'<p>{story(seed)}</p><img src="images/{i}.png"/><img src="images/missing.png"/>'
             (folder / f'{i}.html').write_text(f'<html><body>{body}</body></html>')
-            (folder / 'images' / f'{i}.png').write_bytes(picture(seed))
+            (folder / 'images' / f'{i}.png').write_bytes(encoded_image(seed))
     return tmp_path
 
 
@@ -84,7 +84,7 @@ def test_one_command_builds_and_one_reports(raw, tmp_path):
     assert 'GFDL' in json.loads(records[0]['meta'])['licence']
     report = [sys.executable, '-m', 'data.debian_pages.report', f'--data={folder}']
     said = subprocess.run(report, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert '| pages | 3 | 3 |' in said and '| picture | `picture_missing` | 3 | 3 |' in said
+    assert '| pages | 3 | 3 |' in said and '| image | `image_missing` | 3 | 3 |' in said
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Things of WordNet and of the picture dictionary, and a picture set made of documents."""
+"""Things of WordNet and of the picture dictionary, and an image set made of documents."""
 
 import json
 import subprocess
@@ -15,9 +15,9 @@ from data.clip_art import build as clip_art  # noqa: E402
 from data.icons.build import Pairs  # noqa: E402
 from data.picture_dictionary.picture_dictionary_dataset_builder import split_of  # noqa: E402
 from flamingo_jax.building import write  # noqa: E402
-from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
+from flamingo_jax.inputs.images import ImageFormat  # noqa: E402
 from flamingo_jax.inputs.sources.array_record import open_split  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+from flamingo_jax.inputs.sources.image_set import ImageSet  # noqa: E402
 
 SAMPLE = ROOT / 'data/picture_dictionary/sample'
 # Word, file of its sense (man 5 lexnames), definition.
@@ -81,7 +81,7 @@ def test_things(things):
     )
 
 
-def test_a_picture_set_has_what_its_documents_show(raw, things, tmp_path, monkeypatch):
+def test_an_image_set_has_what_its_documents_show(raw, things, tmp_path, monkeypatch):
     splits = {things['tiger'].split, things['bell jar'].split}
     monkeypatch.setattr(drawings, 'SPLITS', tuple(sorted(splits)))
     config = write.tfds.core.BuilderConfig(name='pairs', version='1.0.0')
@@ -90,8 +90,8 @@ def test_a_picture_set_has_what_its_documents_show(raw, things, tmp_path, monkey
     assert sum(one['documents'] for one in kept.values()) == 4
     monkeypatch.setattr(clip_art, 'PROLIFIC', 1)
     monkeypatch.setattr(drawings, 'SPLITS', (things['tiger'].split,))
-    folder = building.build(clip_art.Pictures, 'full', str(documents), str(tmp_path))
-    pictures = PictureSet(str(folder), things['tiger'].split, PictureFormat(16)).pictures
-    assert sorted(picture.style for picture in pictures) == [f'clip-art artist {artist}' for artist in 'abc']
-    assert {picture.concept for picture in pictures} == {things['tiger'].concept}
-    assert pictures[0].names['de'] == 'Tiger'
+    folder = building.build(clip_art.Images, 'full', str(documents), str(tmp_path))
+    images = ImageSet(str(folder), things['tiger'].split, ImageFormat(16)).images
+    assert sorted(image.style for image in images) == [f'clip-art artist {artist}' for artist in 'abc']
+    assert {image.concept for image in images} == {things['tiger'].concept}
+    assert images[0].names['de'] == 'Tiger'

@@ -15,9 +15,9 @@ from data import building  # noqa: E402
 from data.imagenet_names.build import HIGHEST, MARGINS, Builder, moved, named, read_labels  # noqa: E402
 from flamingo_jax.conversion.readers import read_weights  # noqa: E402
 from flamingo_jax.conversion.vision_trunks import efficientnet_classifier, efficientnet_lite0_file  # noqa: E402
-from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
+from flamingo_jax.inputs.images import ImageFormat  # noqa: E402
 from flamingo_jax.inputs.sources.array_record import open_split  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+from flamingo_jax.inputs.sources.image_set import ImageSet  # noqa: E402
 
 SAMPLE = str(ROOT / 'data/picture_dictionary/sample')
 
@@ -78,16 +78,16 @@ def test_moved_features_are_of_their_class():
 
 
 def test_a_record_for_each_class_and_each_drawing_of_a_thing_so_called(tmp_path):
-    told = dict(classes={7: 'owl', 12: 'tench'}, pictures=SAMPLE, styles=['noto', 'fluent-flat'])
+    told = dict(classes={7: 'owl', 12: 'tench'}, images=SAMPLE, styles=['noto', 'fluent-flat'])
     (tmp_path / 'names.json').write_text(json.dumps(told))
     built = building.build(Builder, 'full', str(tmp_path), str(tmp_path))
-    pictures = PictureSet(str(built), 'train', PictureFormat(8)).pictures
-    classes = [p for p in pictures if p.style == 'imagenet']
+    images = ImageSet(str(built), 'train', ImageFormat(8)).images
+    classes = [p for p in images if p.style == 'imagenet']
     assert sorted(p.concept for p in classes) == sorted(p.names['en'] for p in classes) == ['owl', 'tench']
-    there = PictureSet(SAMPLE, 'train', PictureFormat(8), styles=told['styles']).pictures
+    there = ImageSet(SAMPLE, 'train', ImageFormat(8), styles=told['styles']).images
     owls = sorted(p.style for p in there if p.names.get('en') == 'owl')
-    assert owls and owls == sorted(p.style for p in pictures if p.style != 'imagenet')
-    assert {p.concept for p in pictures} == {'owl', 'tench'}
+    assert owls and owls == sorted(p.style for p in images if p.style != 'imagenet')
+    assert {p.concept for p in images} == {'owl', 'tench'}
 
 
 def test_another_file_than_the_wheel_is_refused(tmp_path):

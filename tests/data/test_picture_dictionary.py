@@ -42,10 +42,10 @@ def test_sample_opens_without_tensorflow():
 def test_every_record_is_whole(records):
     for record in sum(records.values(), []):
         (frame,) = record['frames']
-        picture = Image.open(io.BytesIO(frame))
-        picture.load()
-        assert picture.size == (72, 72) and picture.mode == 'RGB'
-        assert np.asarray(picture).std() > 5, f'{record["concept"]} {record["style"]} is blank'
+        image = Image.open(io.BytesIO(frame))
+        image.load()
+        assert image.size == (72, 72) and image.mode == 'RGB'
+        assert np.asarray(image).std() > 5, f'{record["concept"]} {record["style"]} is blank'
         languages = [language.decode() for language in record['languages']]
         assert languages == list(emoji.LANGUAGES) and len(record['names']) == len(languages) == 36
         assert all(name.decode().strip() for name in record['names'])
@@ -155,8 +155,8 @@ def test_icons_are_the_things_of_emoji_stamps_and_wordnet(tmp_path, monkeypatch)
         ('b', 'fire-engine'): ('1f692', 'fire engine', '1f692'),
     }
     assert found['a', 'cat'].kind == 'animal' and found['b', 'dog-face'].licence == 'MIT'
-    assert found['a', 'cat'].picture().getpixel((128, 128)) == (0, 0, 0, 255)
-    assert found['b', 'fire-engine'].picture() is None
+    assert found['a', 'cat'].image().getpixel((128, 128)) == (0, 0, 0, 255)
+    assert found['b', 'fire-engine'].image() is None
 
 
 def test_captions_lose_their_final_mark_only():
@@ -199,9 +199,9 @@ def test_builds_from_raw_files(tmp_path):
             code = record['concept'].decode()
             split_of[code] = split
             assert record['names'][record['languages'].index(b'nb')].decode() == f'nb {names[code]}'
-            picture = Image.open(io.BytesIO(record['frames'][0]))
-            assert picture.size == (64, 64) and picture.getpixel((0, 0)) == (255, 255, 255)
-            assert picture.getpixel((32, 32))[0] > 200 > 50 > picture.getpixel((32, 32))[1]
+            image = Image.open(io.BytesIO(record['frames'][0]))
+            assert image.size == (64, 64) and image.getpixel((0, 0)) == (255, 255, 255)
+            assert image.getpixel((32, 32))[0] > 200 > 50 > image.getpixel((32, 32))[1]
     assert set(split_of) == set(names) - {'1f400'}
     assert split_of['1f415'] == split_of['1f436'], 'a dog and its face belong to one split'
 

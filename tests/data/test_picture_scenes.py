@@ -20,8 +20,8 @@ from data import building  # noqa: E402
 from data.picture_scenes import scenes  # noqa: E402
 from data.picture_scenes.picture_scenes_dataset_builder import Builder, Config, read_drawings  # noqa: E402
 from flamingo_jax.few_shot.episode import Pool  # noqa: E402
-from flamingo_jax.inputs.images import PictureFormat  # noqa: E402
-from flamingo_jax.inputs.sources.picture_set import PictureSet  # noqa: E402
+from flamingo_jax.inputs.images import ImageFormat  # noqa: E402
+from flamingo_jax.inputs.sources.image_set import ImageSet  # noqa: E402
 
 SAMPLE = ROOT / 'data/picture_dictionary/sample'
 STYLES = ('noto', 'noto-v1')
@@ -91,12 +91,12 @@ def test_a_split_has_its_number_of_different_scenes_half_of_the_test_in_the_held
             assert row['source'] and row['licence'] in (b'Apache-2.0 AND Unicode-3.0', b'MIT AND Unicode-3.0')
 
 
-def ink(picture, left, top, right, bottom):
-    return (np.asarray(picture.convert('L'))[top:bottom, left:right] < 200).sum()
+def ink(image, left, top, right, bottom):
+    return (np.asarray(image.convert('L'))[top:bottom, left:right] < 200).sum()
 
 
 def test_the_canvas_shows_each_thing_where_the_scene_puts_it():
-    drawings = {thing: d.picture for thing, d in read_drawings(SAMPLE, ('noto',))['noto'].items()}
+    drawings = {thing: d.image for thing, d in read_drawings(SAMPLE, ('noto',))['noto'].items()}
     compositions = scenes.Compositions(sorted(drawings), 'train')
     rng = random.Random(0)
     for make in (compositions.place, compositions.count):
@@ -126,13 +126,13 @@ def test_the_same_input_gives_the_same_scenes(built, tmp_path):
         assert one['frames'] == other['frames'] and list(one['answers']) == list(other['answers'])
 
 
-def test_a_picture_set_reads_scenes_with_their_questions(built):
-    pictures = PictureSet(str(built), 'test', PictureFormat(160), styles=('fluent-3d',))
-    assert len(pictures.pictures) == 20 and all(picture.questions for picture in pictures.pictures)
-    assert all(picture.names['en'].split(', ') == picture.concept.split(' + ') for picture in pictures.pictures)
-    frames = pictures.frames(pictures.pictures[0])
+def test_an_image_set_reads_scenes_with_their_questions(built):
+    images = ImageSet(str(built), 'test', ImageFormat(160), styles=('fluent-3d',))
+    assert len(images.images) == 20 and all(image.questions for image in images.images)
+    assert all(image.names['en'].split(', ') == image.concept.split(' + ') for image in images.images)
+    frames = images.frames(images.images[0])
     assert frames.shape == (1, 160, 160, 3) and frames.min() < 100 and frames.max() == 255
-    stored = Image.open(io.BytesIO(pictures.encoded(pictures.pictures[0])))
+    stored = Image.open(io.BytesIO(images.encoded(images.images[0])))
     assert stored.size == (160, 160)
 
 
@@ -152,9 +152,9 @@ def test_tiled_scenes_are_the_same_with_their_tiles(built, side, tmp_path):
             assert side == 3 or inked == [place in said.values() for place in scenes.QUARTERS], record['concept']
         elif side == 3:
             assert sum(inked) == sum(1 + scenes.NUMBERS.index(number) for number in said.values()), record['concept']
-    pictures = PictureSet(str(tiled), 'test', PictureFormat(160), frames=1 + side**2)
+    images = ImageSet(str(tiled), 'test', ImageFormat(160), frames=1 + side**2)
     for tile, frame in enumerate(records(tiled, 'test')[0]['frames']):
-        assert Pool(pictures, dict, 'test', tile).encoded(pictures.pictures[0]) == frame
+        assert Pool(images, dict, 'test', tile).encoded(images.images[0]) == frame
 
 
 def test_things_are_trained_concepts_of_one_word():
@@ -162,11 +162,11 @@ def test_things_are_trained_concepts_of_one_word():
     assert len(read_drawings(SAMPLE, ('noto',))['noto']) > 20  # of 60; the sample has not all
 
 
-@pytest.mark.parametrize('pictures, says', [('nothing', 'README.md'), (SAMPLE, 'twemoji')])
-def test_a_wrong_input_is_named_with_the_remedy(pictures, says, tmp_path):
+@pytest.mark.parametrize('images, says', [('nothing', 'README.md'), (SAMPLE, 'twemoji')])
+def test_a_wrong_input_is_named_with_the_remedy(images, says, tmp_path):
     (tmp_path / 'nothing').mkdir()
     result = subprocess.run(
-        [sys.executable, '-m', 'data.picture_scenes.build', f'--pictures={tmp_path / pictures}',
+        [sys.executable, '-m', 'data.picture_scenes.build', f'--images={tmp_path / images}',
          f'--out={tmp_path}/out'],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip

@@ -3,7 +3,7 @@
     python -m tests.evaluation.check_official_files FOLDER
 
 FOLDER has a folder for each set, under the name of its config (`vqav2`, `next_qa`, ...), with the files as they are
-published, unpacked. Films and images are not needed. A split whose files are not there is passed over. One that is
+published, unpacked. Videos and images are not needed. A split whose files are not there is passed over. One that is
 refused, though it is official, makes the command fail, and so does one that has answers to a part of its questions.
 
 The annotations are not ours to copy, so that none is in this repository.
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from flamingo_jax.errors import UserError
 
-# The splits of each set, and the folders of its films and images, of which an empty one will do.
+# The splits of each set, and the folders of its videos and images, of which an empty one will do.
 SPLITS = dict(
     coco=('train', 'train2014', 'val', 'test', 'test2014'),
     flickr30k=('train', 'val', 'test'),
@@ -50,7 +50,7 @@ FOLDERS = dict(
 
 
 @contextlib.contextmanager
-def without_films(name: str, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def without_videos(name: str, folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a folder with the same files, and with the folders that a set's reader looks for, empty."""
     with tempfile.TemporaryDirectory() as temporary:
         here = pathlib.Path(temporary)
@@ -65,7 +65,7 @@ def without_films(name: str, folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def check(name: str, folder: pathlib.Path) -> Iterator[tuple[str, bool]]:
     """A line for each split of a set, and whether it is as it should be."""
     of = importlib.import_module(f'experiments.evaluate.{name}').get_config().tasks[name].asks
-    with without_films(name, folder) as here:
+    with without_videos(name, folder) as here:
         for split in SPLITS[name]:
             try:
                 items = of()._read(here, split)
@@ -79,7 +79,7 @@ def check(name: str, folder: pathlib.Path) -> Iterator[tuple[str, bool]]:
             answered = sum(item.answer is not None or item.references is not None for item in items)
             files = len({item.file for item in items})
             line = (
-                f'{name} {split}: {len(items):,} questions about {files:,} images or films, {answered:,} with answers'
+                f'{name} {split}: {len(items):,} questions about {files:,} images or videos, {answered:,} with answers'
             )
             yield line, answered in (0, len(items))
 

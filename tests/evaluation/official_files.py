@@ -1,6 +1,6 @@
 """Small sets of questions in the official formats of the paper's benchmarks, cut from their documentation.
 
-Each function writes one set into a folder, with real pictures and films, and returns what must be read from it.
+Each function writes one set into a folder, with real images and videos, and returns what must be read from it.
 """
 
 import csv
@@ -53,22 +53,22 @@ class Expected:
     of: type
     metric: Any
     references: dict[str, Any]  # By the id of a question.
-    text: str  # Between the picture and the answer of the first question.
+    text: str  # Between the image and the answer of the first question.
     example: str  # Text and answer of one of the examples.
     candidates: tuple[str, ...] = ()
     written: tuple[str, ...] = ()  # The spelling of each candidate, if others.
-    segment: tuple[float, float | None] | None = None  # Of the first question's film.
+    segment: tuple[float, float | None] | None = None  # Of the first question's video.
 
 
-def picture(path: pathlib.Path) -> None:
-    """A picture of its own colours."""
+def image(path: pathlib.Path) -> None:
+    """An image of its own colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(list(path.name.encode()))
     PIL.Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path, 'JPEG')
 
 
-def film(path: pathlib.Path, seconds: int = 6) -> None:
-    """A film of 5 frames a second, which grows lighter: 40 more in each second."""
+def write_video(path: pathlib.Path, seconds: int = 6) -> None:
+    """A video of 5 frames a second, which grows lighter: 40 more in each second."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _karpathy(folder: pathlib.Path, coco: bool) -> list[dict[str, Any]]:
     for number, split in enumerate(['train'] * 5 + ['restval', 'val', 'test', 'test'], 1):
         part = 'train2014' if split == 'train' else 'val2014'
         name = f'COCO_{part}_{number:012d}.jpg' if coco else f'{1000 + number}.jpg'
-        raws = [f'A {split} picture, number {number}.', f'Picture {number} of "{split}"']
+        raws = [f'A {split} image, number {number}.', f'Image {number} of "{split}"']
         sentences = [
             dict(tokens=raw.lower().split(), raw=raw, imgid=number, sentid=10 * number + i)
             for i, raw in enumerate(raws)
@@ -113,29 +113,29 @@ def _karpathy(folder: pathlib.Path, coco: bool) -> list[dict[str, Any]]:
             filename=name, imgid=number, split=split, sentences=sentences, sentids=[10 * number, 10 * number + 1]
         )
         images.append(one | dict(filepath=part, cocoid=number) if coco else one)
-        picture(folder / part / name if coco else folder / 'flickr30k-images' / name)
+        image(folder / part / name if coco else folder / 'flickr30k-images' / name)
     return images
 
 
 def coco(folder: pathlib.Path) -> Expected:
     as_json(folder / 'dataset_coco.json', dict(images=_karpathy(folder, True), dataset='coco'))
-    picture(folder / 'test2014/COCO_test2014_000000000077.jpg')
+    image(folder / 'test2014/COCO_test2014_000000000077.jpg')
     info = dict(id=77, file_name='COCO_test2014_000000000077.jpg', height=20, width=24)
     as_json(folder / 'annotations/image_info_test2014.json', dict(images=[info], info={}))
-    references = {str(n): (f'A test picture, number {n}.', f'Picture {n} of "test"') for n in (8, 9)}
-    return Expected(COCO, cider, references, ' Output:', ' Output: A restval picture, number 6.')
+    references = {str(n): (f'A test image, number {n}.', f'Image {n} of "test"') for n in (8, 9)}
+    return Expected(COCO, cider, references, ' Output:', ' Output: A restval image, number 6.')
 
 
 def flickr30k(folder: pathlib.Path) -> Expected:
     as_json(folder / 'dataset_flickr30k.json', dict(images=_karpathy(folder, False), dataset='flickr30k'))
-    references = {f'100{n}.jpg': (f'A test picture, number {n}.', f'Picture {n} of "test"') for n in (8, 9)}
-    return Expected(Flickr30k, cider, references, ' Output:', ' Output: A train picture, number 3.')
+    references = {f'100{n}.jpg': (f'A test image, number {n}.', f'Image {n} of "test"') for n in (8, 9)}
+    return Expected(Flickr30k, cider, references, ' Output:', ' Output: A train image, number 3.')
 
 
 def _two_files(folder: pathlib.Path, questions: str, annotations: str, parts: dict[str, int]) -> None:
     for part, first in parts.items():
         of_part = part.replace('-dev', '')
-        # Two questions of each picture.
+        # Two questions of each image.
         asked = [
             dict(question_id=10 * number + i, image_id=number, question=f'What is {i} in {number}?')
             for number in range(first, first + 4)
@@ -143,7 +143,7 @@ def _two_files(folder: pathlib.Path, questions: str, annotations: str, parts: di
         ]
         as_json(folder / questions.format(part), dict(info={}, questions=asked, task_type='Open-Ended'))
         for number in range(first, first + 4):
-            picture(folder / of_part / f'COCO_{of_part}_{number:012d}.jpg')
+            image(folder / of_part / f'COCO_{of_part}_{number:012d}.jpg')
         if 'test' not in part:
             answered = [
                 dict(
@@ -187,7 +187,7 @@ def textvqa(folder: pathlib.Path) -> Expected:
         data = []
         for id in range(first, first + 4):
             name = f'{id:x}0000000000beef'
-            picture(folder / images / f'{name}.jpg')
+            image(folder / images / f'{name}.jpg')
             one = dict(question=f'what is written on {id}?', question_id=id, image_id=name, set_name=split)
             data.append(one if split == 'test' else one | dict(answers=['stop'] * 8 + [f'sign {id}'] * 2))
         as_json(folder / f'TextVQA_0.5.1_{split}.json', dict(dataset_type=split, data=data))
@@ -206,7 +206,7 @@ def vizwiz(folder: pathlib.Path) -> Expected:
         found = []
         for i in range(4):
             name = f'VizWiz_{split}_{i:08d}.jpg'
-            picture(folder / split / name)
+            image(folder / split / name)
             one = dict(image=name, question=f"What's this {i}?")
             answers = without_ids(i)
             found.append(
@@ -227,11 +227,11 @@ def visdial(folder: pathlib.Path) -> Expected:
             turns = [dict(question=q, answer=a) for q, a in ((0, 0), (1, 1), (2, 2))]
             if split == 'val':
                 turns = [t | dict(answer_options=[1, 3, 0, 2, 4], gt_index=[2, 0, 3][i]) for i, t in enumerate(turns)]
-                picture(folder / 'VisualDialog_val2018' / f'VisualDialog_val2018_{id:012d}.jpg')
+                image(folder / 'VisualDialog_val2018' / f'VisualDialog_val2018_{id:012d}.jpg')
                 dense.append(dict(image_id=id, round_id=2, gt_relevance=[1.0, 0.0, 0.2, 0.0, 0.0]))
             else:
                 part = 'train2014' if id == first else 'val2014'
-                picture(folder / part / f'COCO_{part}_{id:012d}.jpg')
+                image(folder / part / f'COCO_{part}_{id:012d}.jpg')
             dialogs.append(dict(image_id=id, caption=f'a cat on {id} mats', dialog=turns))
         data = dict(questions=questions, answers=answers, dialogs=dialogs)
         as_json(folder / f'visdial_1.0_{split}.json', dict(version='1.0', split=split, data=data))
@@ -249,7 +249,7 @@ def hateful_memes(folder: pathlib.Path) -> Expected:
     for split, first in (('train', 42950), ('dev_seen', 1000), ('test_seen', 2000), ('test', 3000)):
         lines = []
         for id in range(first, first + 4):
-            picture(folder / 'img' / f'{id:05d}.png')
+            image(folder / 'img' / f'{id:05d}.png')
             one = dict(id=id, img=f'img/{id:05d}.png', label=id % 2, text=f'look at {{this}} {id}')
             lines.append({key: value for key, value in one.items() if split != 'test' or key != 'label'})
         (folder / f'{split}.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
@@ -268,10 +268,10 @@ def imagenet(folder: pathlib.Path) -> Expected:
     ids = ['n01440764', 'n02012849', 'n03126707']
     for key in ids:
         for i in range(4):
-            picture(root / 'train' / key / f'{key}_{i}.JPEG')
+            image(root / 'train' / key / f'{key}_{i}.JPEG')
     rows = [(f'ILSVRC2012_val_{i + 1:08d}', f'{key} 85 1 499 272 ') for i, key in enumerate(reversed(ids))]
     for name, _ in rows:
-        picture(root / 'val' / f'{name}.JPEG')
+        image(root / 'val' / f'{name}.JPEG')
     as_csv(folder / 'LOC_val_solution.csv', 'ImageId PredictionString', rows)
     names = ('tench', 'crane (n02012849)', 'crane (n03126707)')
     references = {row[0]: (name,) for row, name in zip(rows, reversed(names), strict=True)}
@@ -284,9 +284,9 @@ def kinetics700(folder: pathlib.Path) -> Expected:
         for i in range(6 if name == 'train' else 2):
             label = ('yoga', 'abseiling')[i % 2]
             rows.append((label, f'{name[:3]}-_{i}', i, i + 10, name))
-            # The training films lie in folders of actions, the others do not.
+            # The training videos lie in folders of actions, the others do not.
             folders = folder / part / label if name == 'train' else folder / part
-            film(folders / f'{name[:3]}-_{i}_{i:06d}_{i + 10:06d}.mp4', 1)
+            write_video(folders / f'{name[:3]}-_{i}_{i:06d}_{i + 10:06d}.mp4', 1)
         as_csv(folder / f'{name}.csv', 'label youtube_id time_start time_end split', rows)
     references = {'val-_0_000000_000010': 'yoga', 'val-_1_000001_000011': 'abseiling'}
     candidates = ('abseiling', 'yoga')
@@ -306,7 +306,7 @@ def vatex(folder: pathlib.Path) -> Expected:
             id = f'{split[:4]}-_{i}_00000{i}_00001{i}'
             one = dict(videoID=id, enCap=[f'A man is {split} {i} .', f'Someone, {i}.'], chCap=['一个男人'])
             found.append(dict(videoID=id) if split == 'private' else one)
-            film(folder / 'videos' / f'{id}.mp4', 1)
+            write_video(folder / 'videos' / f'{id}.mp4', 1)
         as_json(folder / f'{file}{version}.json', found)
     references = {f'test-_{i}_00000{i}_00001{i}': (f'A man is test {i} .', f'Someone, {i}.') for i in range(4)}
     return Expected(VATEX, cider, references, ' Output:', ' Output: A man is train 2 .', segment=(0.0, None))
@@ -322,18 +322,18 @@ def youcook2(folder: pathlib.Path) -> Expected:
             ]
             about = dict(subset=subset, recipe_type='113', duration=6.0, annotations=steps)
             database[name] = about | dict(video_url=f'https://www.youtube.com/watch?v={name}')
-            film(folder / 'raw_videos' / subset / '113' / f'{name}.mp4')
+            write_video(folder / 'raw_videos' / subset / '113' / f'{name}.mp4')
     as_json(folder / 'youcookii_annotations_trainval.json', dict(database=database))
     references = {'fn9anlEL4FI_0': ('chop fn9anlEL4FI',), 'fn9anlEL4FI_1': ('fry fn9anlEL4FI',)}
     return Expected(YouCook2, cider, references, ' Output:', ' Output: fry xHr8X2Wpmno', segment=(1.0, 3.0))
 
 
-def _qa(folder: pathlib.Path, films: str, mapping: dict[str, str]) -> dict[str, Any]:
+def _qa(folder: pathlib.Path, videos: str, mapping: dict[str, str]) -> dict[str, Any]:
     for split, first in (('train', 1), ('test', 6)):
         found = []
         for i in range(first, first + 4):
-            path = folder / films.format(mapping.get(f'vid{i}', i))
-            film(path, 1)
+            path = folder / videos.format(mapping.get(f'vid{i}', i))
+            write_video(path, 1)
             found.append(dict(question=f'what is a man doing {i}', answer=f'run{i}', video_id=i, id=i))
         as_json(folder / f'{split}_qa.json', found)
     return {str(i): (f'run{i}',) for i in range(6, 10)}
@@ -363,7 +363,7 @@ def ivqa(folder: pathlib.Path) -> Expected:
         ]
         as_csv(folder / f'{split}.csv', columns, rows)
         for name, *_ in rows:
-            film(folder / 'videos' / f'{name}.mp4')
+            write_video(folder / 'videos' / f'{name}.mp4')
     references = {str(i): ('pan', 'a pan', 'pan', f'pan {i + 6}', 'pot') for i in range(4)}
     text, example = (f' Question: what is, in {i}? Answer:' for i in (6, 2))
     return Expected(IVQA, ivqa_accuracy, references, text, f'{example} pan', segment=(1.0, 4.0))
@@ -378,7 +378,7 @@ def rareact(folder: pathlib.Path) -> Expected:
     ]
     as_csv(folder / 'rareact.csv', 'id video_id start end class_id verb noun annotation', rows)
     for name in {row[1] for row in rows}:
-        film(folder / 'videos' / f'{name}.mp4')
+        write_video(folder / 'videos' / f'{name}.mp4')
     references = {
         str(id): dict(video=video, verb=verb, noun=noun, annotation=annotation)
         for id, video, _, _, _, verb, noun, annotation in rows
@@ -395,7 +395,7 @@ def next_qa(folder: pathlib.Path) -> Expected:
         for i in range(first, first + 4):
             video = f'408240149{i}'
             names[video] = f'1164/{video}'
-            film(folder / 'NExTVideo' / '1164' / f'{video}.mp4', 1)
+            write_video(folder / 'NExTVideo' / '1164' / f'{video}.mp4', 1)
             rows.append((video, 5, 16, 16, f'why did the dog {i} run', f'to play, {i}', i % 2, 'CW'))
         as_csv(folder / f'{split}.csv', columns, rows)
     as_json(folder / 'map_vid_vidorID.json', names)
@@ -428,7 +428,7 @@ def star(folder: pathlib.Path) -> Expected:
                 situations={},
             )
             found.append(one if split == 'test' else one | dict(answer=texts[i % 4]))
-            film(folder / 'Charades_v1_480' / f'6H78{i}.mp4')
+            write_video(folder / 'Charades_v1_480' / f'6H78{i}.mp4')
         as_json(folder / f'STAR_{split}.json', found)
     references = {f'Interaction_T1_{i}': (texts[i % 4],) for i in (4, 5, 6)}
     text = ' Question: Which object was tidied up by the person? Answer:'

@@ -1,7 +1,7 @@
 """OpenFlamingo's own evaluation of VQAv2 and COCO, run in this process: open_flamingo/eval/evaluate.py, version 2.0.1.
 
 Its loop, data sets, prompts' assembly and postprocessing are the package's. The package does not contain the class that
-joins the loop to a model, so it is here, for an OpenFlamingo and for an IDEFICS: templates, picture transform, padding
+joins the loop to a model, so it is here, for an OpenFlamingo and for an IDEFICS: templates, image transform, padding
 and `generate` are those of the originals. Two arguments of `generate` are added, which matter for random weights alone:
 <EOS> ends an answer too, and tokens that are no text are never chosen.
 """
@@ -69,13 +69,13 @@ def write_tokenizer(file: pathlib.Path, size: int, texts: Sequence[str], extra: 
 class OpenFlamingo:
     """An OpenFlamingo as its suite asks it."""
 
-    def __init__(self, model, lm: pathlib.Path, picture_size: int):
+    def __init__(self, model, lm: pathlib.Path, image_size: int):
         """lm: the folder with its tokenizer."""
         import open_clip
 
         self.model, self.device = model, 'cpu'
         clip = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
-        self.transform = open_clip.image_transform(picture_size, is_train=False, **clip)
+        self.transform = open_clip.image_transform(image_size, is_train=False, **clip)
         self.tokenizer = transformers.PreTrainedTokenizerFast(
             tokenizer_file=str(lm / 'tokenizer.json'), bos_token='<s>', eos_token='</s>', unk_token='<unk>'
         )
@@ -90,16 +90,16 @@ class OpenFlamingo:
         return f'<image>Question:{question} Short answer:' + ('' if answer is None else f'{answer}<|endofchunk|>')
 
     def get_caption_prompt(self, caption: str | None = None) -> str:
-        """A picture, with its caption in an example."""
+        """An image, with its caption in an example."""
         return '<image>Output:' + ('' if caption is None else f'{caption}<|endofchunk|>')
 
     def get_outputs(self, batch_text, batch_images, min_generation_length, max_generation_length, **how) -> list[str]:
         """The texts that the model writes after each prompt."""
-        pictures = [torch.stack([self.transform(picture) for picture in row]) for row in batch_images]
+        images = [torch.stack([self.transform(image) for image in row]) for row in batch_images]
         x = self.tokenizer(batch_text, padding='longest', return_tensors='pt')
         with torch.inference_mode():
             out = self.model.generate(
-                torch.stack(pictures)[:, :, None],
+                torch.stack(images)[:, :, None],
                 x['input_ids'],
                 attention_mask=x['attention_mask'],
                 min_new_tokens=min_generation_length,
@@ -143,7 +143,7 @@ class Recorder:
 class Idefics:
     """An IDEFICS, asked by the same suite in the format of its own processor."""
 
-    def __init__(self, model, folder: pathlib.Path, picture_size: int):
+    def __init__(self, model, folder: pathlib.Path, image_size: int):
         self.model, self.device = model, 'cpu'
         fast = transformers.PreTrainedTokenizerFast(
             tokenizer_file=str(folder / 'tokenizer.json'),
@@ -154,7 +154,7 @@ class Idefics:
             padding_side='left',
             additional_special_tokens=list(AROUND),
         )
-        images = transformers.IdeficsImageProcessorPil(image_size=picture_size)
+        images = transformers.IdeficsImageProcessorPil(image_size=image_size)
         self.processor, self.tokenizer = transformers.IdeficsProcessor(images, fast), fast
         self.never = [0, 1, *fast.convert_tokens_to_ids(list(AROUND))]
 
@@ -163,17 +163,17 @@ class Idefics:
         return f'<image>Question:{question} Answer:' + ('' if answer is None else f' {answer}')
 
     def get_caption_prompt(self, caption: str | None = None) -> str:
-        """A picture, with its caption in an example."""
+        """An image, with its caption in an example."""
         return '<image>Caption:' + ('' if caption is None else f' {caption}')
 
     def get_outputs(self, batch_text, batch_images, min_generation_length, max_generation_length, **how) -> list[str]:
         """The texts that the model writes after each prompt."""
         prompts = []
-        for text, pictures in zip(batch_text, batch_images, strict=True):
+        for text, images in zip(batch_text, batch_images, strict=True):
             first, *texts = text.split('<image>')
             prompts.append([first] * bool(first))
-            for picture, after in zip(pictures, texts, strict=True):
-                prompts[-1] += [picture, after]
+            for image, after in zip(images, texts, strict=True):
+                prompts[-1] += [image, after]
         x = self.processor(text=prompts, return_tensors='pt', add_end_of_utterance_token=False)
         with torch.inference_mode():
             out = self.model.generate(
@@ -190,7 +190,7 @@ class Idefics:
 
 
 def write_vqav2(folder: pathlib.Path, queries: int, support: int, size: tuple[int, int] = (60, 45)) -> list[str]:
-    """VQAv2's files with pictures of coloured shapes; returns all texts."""
+    """VQAv2's files with images of coloured shapes; returns all texts."""
     rng, texts = np.random.default_rng(7), []
     colours, shapes = 'red green blue black white grey'.split(), 'circle square stripe cross'.split()
     for part, number, first in (('train2014', support, 1), ('val2014', queries, 10**5)):
@@ -220,7 +220,7 @@ def write_vqav2(folder: pathlib.Path, queries: int, support: int, size: tuple[in
 
 
 def write_coco(folder: pathlib.Path) -> None:
-    """Karpathy's file of the pictures that `write_vqav2` wrote, with captions."""
+    """Karpathy's file of the images that `write_vqav2` wrote, with captions."""
     rng, images = np.random.default_rng(8), []
     for part, split in (('train2014', 'train'), ('val2014', 'test')):
         for file in sorted((folder / part).iterdir()):
@@ -232,7 +232,7 @@ def write_coco(folder: pathlib.Path) -> None:
 
 
 def write_memes(folder: pathlib.Path, queries: int, support: int) -> None:
-    """Memes of Hateful Memes: train.jsonl and dev_seen.jsonl, with pictures that all look alike."""
+    """Memes of Hateful Memes: train.jsonl and dev_seen.jsonl, with images that all look alike."""
     (folder / 'img').mkdir()
     for split, number, first in (('train', support, 1000), ('dev_seen', queries, 2000)):
         ids = range(first, first + number)
@@ -319,7 +319,7 @@ def run(
             suite.evaluate_classification(args, model, num_shots=shots, dataset_name=kind)
         else:
             suite.evaluate_captioning(args, model, num_shots=shots, dataset_name='coco')
-    # An example of a caption has no id: its picture does.
+    # An example of a caption has no id: its image does.
     ids = {
         str(query): [str(example[key]) for example in examples]
         for some, demos in zip(batches, drawn, strict=True)

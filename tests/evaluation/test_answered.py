@@ -10,7 +10,7 @@ from flamingo_jax.few_shot.episode import Episode
 
 CHECKPOINT = ['0.1.0', {'lm': 'abc'}, None, {}]
 EPISODE = Episode((), (), 'dog', ('dog', 'cat'))
-ASKED = (['lm', 'xattn'], Ranked(), [{'picture': ['a.png', 1, 2]}, ' Output:'], EPISODE)
+ASKED = (['lm', 'xattn'], Ranked(), [{'image': ['a.png', 1, 2]}, ' Output:'], EPISODE)
 
 
 def test_answers_are_found_again_by_all_that_they_depend_on(tmp_path):
@@ -28,7 +28,7 @@ def test_answers_are_found_again_by_all_that_they_depend_on(tmp_path):
         again.digest(trees, Ranked(by_length=True), prompt, episode),
         again.digest(trees, Generated(5, 3), prompt, episode),
         again.digest(trees, Generated(5, 1), prompt, episode),
-        again.digest(trees, how, [{'picture': ['a.png', 1, 3]}, ' Output:'], episode),
+        again.digest(trees, how, [{'image': ['a.png', 1, 3]}, ' Output:'], episode),
         again.digest(trees, how, [*prompt[:1], ' Output: '], episode),
         again.digest(trees, how, prompt, dataclasses.replace(episode, candidates=('dog', 'cow'))),
         again.digest(trees, how, prompt, dataclasses.replace(episode, ends=False)),

@@ -53,7 +53,7 @@ def test_a_problem_is_asked_after_its_own_demonstrations(pretrained, folder):
     known = {'12 34': '21 43', '500': '005', '78': '87'}
     assert len({part.key for part in episode.support}) == 2
     for part in episode.support:
-        assert part.text == f' Output: {known[written(part.picture)]}'
+        assert part.text == f' Output: {known[written(part.image)]}'
 
 
 def test_a_grid_is_drawn_cell_by_cell():

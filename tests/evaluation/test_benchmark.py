@@ -1,4 +1,4 @@
-"""A benchmark from its own files: easy-VQA's, six pictures of them, in the format of the package."""
+"""A benchmark from its own files: easy-VQA's, six images of them, in the format of the package."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ from flamingo_jax.evaluation.setting import frames, measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.images import PictureError, to_frames
+from flamingo_jax.inputs.images import ImageError, to_frames
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
@@ -29,14 +29,14 @@ from tests.tiny_run import SAMPLE
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-# As in the package: answers.txt, and the first questions of its pictures.
+# As in the package: answers.txt, and the first questions of its images.
 ANSWERS = 'circle green red gray yes teal black rectangle yellow triangle brown blue no'.split()
 COLOURS = dict(red=(200, 20, 20), blue=(20, 20, 200), green=(20, 160, 20))
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Six pictures to learn from, four to be asked about; two questions each."""
+    """Six images to learn from, four to be asked about; two questions each."""
     folder = tmp_path_factory.mktemp('easy_vqa')
     (folder / 'answers.txt').write_text('\n'.join(ANSWERS))
     for split, number in (('train', 6), ('test', 4)):
@@ -86,7 +86,7 @@ def easy(pools, **fields):
     return make('easy_vqa', task(EasyVQA, **dict(shots=(0, 2)) | fields).to_dict(), pools)
 
 
-def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
+def test_every_question_is_asked_once_with_examples_of_other_images(pools):
     for splits in (dict(), dict(support_split='test')):
         asked = easy(pools, **splits)
         episodes = list(asked.episodes(100, 2, 'random', 'ranked', 0))
@@ -97,20 +97,20 @@ def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
                 ' Question: what color is the shape? Answer:',
                 ' Question: is there a red shape? Answer:',
             )
-            assert e.candidates == tuple(ANSWERS) and e.references == (e.truth,) and e.clusters == (str(query.picture),)
-            assert len(e.support) == 2 and query.picture not in [part.picture for part in e.support]
+            assert e.candidates == tuple(ANSWERS) and e.references == (e.truth,) and e.clusters == (str(query.image),)
+            assert len(e.support) == 2 and query.image not in [part.image for part in e.support]
             for part in e.support:
                 assert part.text.rsplit(' ', 1)[1] in ANSWERS
     few = list(asked.episodes(3, 2, 'random', 'ranked', 0))
     assert few == episodes[:3]
-    # The same examples for all queries: more begin with fewer, and one that shows a query's picture is left out.
+    # The same examples for all queries: more begin with fewer, and one that shows a query's image is left out.
     for splits in (dict(), dict(support_split='test')):
         asked = easy(pools, support=('fixed',), **splits)
         two, three = (list(asked.episodes(100, shots, 'fixed', 'ranked', 0)) for shots in (2, 3))
         assert all(b.support[:2] == a.support for a, b in zip(two, three, strict=True))
         alike = {tuple(part.key for part in e.support) for e in two}
         assert len(alike) == 1 if not splits else 1 < len(alike) < 4
-        assert all(e.query[0].picture not in [part.picture for part in e.support] for e in two)
+        assert all(e.query[0].image not in [part.image for part in e.support] for e in two)
         others = {e.support for e in asked.episodes(100, 2, 'fixed', 'ranked', 1)}
         assert others != {e.support for e in two}
     asked = easy(pools, support_split='test')
@@ -122,15 +122,15 @@ def test_every_question_is_asked_once_with_examples_of_other_pictures(pools):
     assert [e.query for e in zero] == [e.query for e in episodes]
 
 
-def test_a_picture_that_vanishes_changes_no_other_prompt(pretrained, data, tmp_path):
-    """Films vanish from YouTube. The prompts that did not show it stay, and so do the answers that are kept."""
+def test_an_image_that_vanishes_changes_no_other_prompt(pretrained, data, tmp_path):
+    """Videos vanish from YouTube. The prompts that did not show it stay, and so do the answers that are kept."""
     folder = tmp_path / 'set'
     shutil.copytree(data, folder)
 
     def asked():
         one = easy(Pools(pretrained, config(folder)), skip_missing=True, support=('random', 'fixed'), support_size=0)
         return {
-            (support, e.id): [(part.picture, part.text) for part in e.parts]
+            (support, e.id): [(part.image, part.text) for part in e.parts]
             for support in ('random', 'fixed')
             for e in one.episodes(100, 2, support, 'ranked', 0)
         }
@@ -140,23 +140,23 @@ def test_a_picture_that_vanishes_changes_no_other_prompt(pretrained, data, tmp_p
     gone.unlink()
     query = before['random', '0'][-1][0]
     after = asked()
-    stay = {key for key, parts in before.items() if gone not in [picture for picture, _ in parts]}
+    stay = {key for key, parts in before.items() if gone not in [image for image, _ in parts]}
     assert after.keys() == before.keys() and stay and all(after[key] == before[key] for key in stay)
     query.unlink()
     assert list(asked()) == [key for key in after if after[key][-1][0] != query]  # In the same order.
 
 
-def test_a_damaged_picture_is_left_out_or_named_with_a_remedy(pretrained, data, tmp_path, capsys):
+def test_a_damaged_image_is_left_out_or_named_with_a_remedy(pretrained, data, tmp_path, capsys):
     folder = tmp_path / 'set'
     shutil.copytree(data, folder)
     for name, content in (('0', b''), ('1', b'<html>404</html>')):
         (folder / f'test/images/{name}.png').write_bytes(content)
     asked = easy(Pools(pretrained, config(folder)), skip_missing=True)
-    assert {e.query[0].picture.name for e in asked.episodes(100, 2, 'random', 'ranked', 0)} == {'2.png', '3.png'}
+    assert {e.query[0].image.name for e in asked.episodes(100, 2, 'random', 'ranked', 0)} == {'2.png', '3.png'}
     said = capsys.readouterr()
     assert "4 of 8 questions of the split 'test' are left out" in said.out + said.err
     asked = easy(Pools(pretrained, config(folder)))  # They are found when they are read.
-    with pytest.raises(PictureError, match=r'.png is not a picture .* replace it .* skip_missing=True'):
+    with pytest.raises(ImageError, match=r'.png is not an image .* replace it .* skip_missing=True'):
         measure(config(folder), pretrained, asked, 0, 'random', 'ranked', lambda _: None)
 
 
@@ -166,26 +166,26 @@ def test_a_folder_in_a_bucket_is_refused(pools):
 
 
 def test_pools_are_encoded_when_they_are_needed(pretrained, data, monkeypatch):
-    """All tasks are checked first, which takes seconds; to encode the pictures of one may take hours."""
+    """All tasks are checked first, which takes seconds; to encode the images of one may take hours."""
     encoded, encode = [], type(pretrained).encode
     monkeypatch.setattr(type(pretrained), 'encode', lambda *args: encoded.append(1) or encode(*args))
     pools = Pools(pretrained, config(data))
     one = make('names', task(Names, data=SAMPLE, support=('rices',), shots=(1,)).to_dict(), pools)
     assert not encoded
     first = list(one.episodes(2, 1, 'rices', 'ranked', 0))
-    assert encoded and len({*pools.open('test', SAMPLE).rows}) == len(pools.open('test', SAMPLE).pictures.pictures)
+    assert encoded and len({*pools.open('test', SAMPLE).rows}) == len(pools.open('test', SAMPLE).images.images)
     once = len(encoded)
     assert list(one.episodes(2, 1, 'rices', 'ranked', 0)) == first and len(encoded) == once
 
 
-def test_frames_that_no_picture_has_are_refused(pretrained, data):
+def test_frames_that_no_image_has_are_refused(pretrained, data):
     c = config(data)
     c.frames = 8
-    with pytest.raises(ValueError, match="split 'test' of .* has no pictures of 8 frames. Set config.frames"):
+    with pytest.raises(ValueError, match="split 'test' of .* has no images of 8 frames. Set config.frames"):
         Pools(pretrained, c).open('test', SAMPLE)
 
 
-def test_rices_shows_the_pictures_most_like_the_query(pretrained, data, pools):
+def test_rices_shows_the_images_most_like_the_query(pretrained, data, pools):
     asked = easy(pools, support=('rices',))
     about = config(data)
     about.episodes = 3
@@ -193,8 +193,8 @@ def test_rices_shows_the_pictures_most_like_the_query(pretrained, data, pools):
     assert list(few.episodes(3, 2, 'rices', 'ranked', 0)) == list(asked.episodes(3, 2, 'rices', 'ranked', 0))
     assert [len(rows) for rows in few._rows] == [3, len(asked._support)]  # Others are not encoded.
     for episode in asked.episodes(8, 2, 'rices', 'ranked', 0):
-        rows = pools.pooled([part.picture for part in (*episode.query, *episode.support)], asked._files)
-        all_rows = pools.pooled([item.picture for item in asked._support], asked._files)
+        rows = pools.pooled([part.image for part in (*episode.query, *episode.support)], asked._files)
+        all_rows = pools.pooled([item.image for item in asked._support], asked._files)
         likeness = np.sort(all_rows @ rows[0])
         np.testing.assert_allclose(rows[1:] @ rows[0], likeness[-2:], atol=1e-5)
 
@@ -229,11 +229,11 @@ def test_rices_by_clip_searches_the_whole_split(pretrained, data, clip, tmp_path
     found = set()
     for shots in (2, 0):
         for episode in asked.episodes(8, shots, 'rices by clip', 'open-ended', 0):
-            likeness = {file: float(row @ vector(episode.query[0].picture)) for file, row in vectors.items()}
+            likeness = {file: float(row @ vector(episode.query[0].image)) for file, row in vectors.items()}
             best = max(likeness, key=likeness.get)  # It has both examples, since it has two questions.
             texts = [f'{item.text} {item.answer}' for item in items if item.file == best]
             assert [part.text for part in episode.support] == texts[::-1]
-            assert [part.picture for part in episode.support] == ([best] * 2 if shots else [None] * 2)
+            assert [part.image for part in episode.support] == ([best] * 2 if shots else [None] * 2)
             found.add(best)
     assert len(found) > 1 and not found <= {item.file for item in asked._support}
     # They are computed once.
@@ -250,8 +250,8 @@ def test_rices_by_clip_never_shows_the_query(pretrained, data, clip):
     about.clip = str(clip)
     asked = easy(Pools(pretrained, about), support=('rices by clip',), support_split='test', shots=(5,))
     for episode in asked.episodes(8, 5, 'rices by clip', 'ranked', 0):
-        shown = [part.picture for part in episode.support]
-        assert len(shown) == 5 and episode.query[0].picture not in shown
+        shown = [part.image for part in episode.support]
+        assert len(shown) == 5 and episode.query[0].image not in shown
 
 
 def test_rices_by_clip_without_one_says_how_to_make_it(pools):
@@ -284,7 +284,7 @@ def test_a_benchmark_is_measured_as_any_task(pretrained, data, pools):
     asked = easy(pools, answers=('ranked', 'ranked by length', 'open-ended'), shots=(1,))
     for answers in asked.answers:
         row, examples = measure(config(data), pretrained, asked, 1, 'random', answers, lambda _: None)
-        assert row.episodes == 8 and {'model', 'shuffled pictures', 'text only', 'majority answer'} <= set(row.scores)
+        assert row.episodes == 8 and {'model', 'shuffled images', 'text only', 'majority answer'} <= set(row.scores)
         assert row.scores['chance'].value == pytest.approx(1 / 13)
         assert 0 <= row.scores['model'].value <= 1 and row.scores['majority answer'].value >= 0.5
         assert all(example.chunks[-1][0][:4] == b'\x89PNG' for example in examples)
@@ -310,9 +310,7 @@ def test_the_length_penalty_of_beams_is_a_key(pretrained, data, pools):
 def test_answers_by_length_are_those_of_the_likelihood_of_a_token(pretrained, pools):
     asked = easy(pools, shots=(1,), answers=('ranked by length',))
     episodes = list(asked.episodes(3, 1, 'random', 'ranked by length', 0))
-    prompts = [
-        [e.support[0].picture, f'{e.support[0].text}<EOC>', e.query[0].picture, e.query[0].text] for e in episodes
-    ]
+    prompts = [[e.support[0].image, f'{e.support[0].text}<EOC>', e.query[0].image, e.query[0].text] for e in episodes]
     found = asked.answering('ranked by length', 5, 3)(pretrained, prompts, episodes)
     for prompt, answer in zip(prompts, found, strict=True):
         texts = [f' {candidate}<EOC>' for candidate in ANSWERS]

@@ -1,4 +1,4 @@
-"""How often a 95 % interval holds the truth, by simulation, where a picture has several questions."""
+"""How often a 95 % interval holds the truth, by simulation, where an image has several questions."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ MOST_OF_FAR_FROM_0_AND_1 = 0.98  # A wider interval than needed would hide diffe
 SETS = 250
 
 
-def sets(pictures: int, right: float, rng):
-    """Simulated answers: pictures are of unequal difficulty and have 1 to 8 questions. The truth is `right`."""
+def sets(images: int, right: float, rng):
+    """Simulated answers: images are of unequal difficulty and have 1 to 8 questions. The truth is `right`."""
     spread = 1 / 0.3 - 1
     for _ in range(SETS):
-        chances = rng.beta(right * spread, (1 - right) * spread, pictures)
-        numbers = rng.integers(1, 9, pictures)
+        chances = rng.beta(right * spread, (1 - right) * spread, images)
+        numbers = rng.integers(1, 9, images)
         yield [rng.random(n) < chance for n, chance in zip(numbers, chances, strict=True)]
 
 
@@ -25,25 +25,23 @@ def scored(marks):
     return intervals.mean(dict(zip(clusters, np.concatenate(marks).astype(float).tolist(), strict=True)), clusters)
 
 
-@pytest.mark.parametrize('pictures', [5, 40])
+@pytest.mark.parametrize('images', [5, 40])
 @pytest.mark.parametrize('right', [0.5, 0.9, 0.98])
-def test_intervals_over_pictures_hold_the_truth(pictures, right):
-    rng = np.random.default_rng(pictures)
-    held = np.mean([score.low <= right <= score.high for score in map(scored, sets(pictures, right, rng))])
+def test_intervals_over_images_hold_the_truth(images, right):
+    rng = np.random.default_rng(images)
+    held = np.mean([score.low <= right <= score.high for score in map(scored, sets(images, right, rng))])
     assert held >= LEAST
     if right == 0.5:
         assert held <= MOST_OF_FAR_FROM_0_AND_1
 
 
-@pytest.mark.parametrize(
-    'pictures, questions', [(22, 100), (22, 1000), pytest.param(160, 1000, marks=pytest.mark.long)]
-)
-def test_intervals_over_pairs_of_pictures_hold_the_truth(pictures, questions):
-    """Each question is about two pictures, and as hard as both together; pairs that share one err together."""
-    rng, held = np.random.default_rng(pictures + questions), []
+@pytest.mark.parametrize('images, questions', [(22, 100), (22, 1000), pytest.param(160, 1000, marks=pytest.mark.long)])
+def test_intervals_over_pairs_of_images_hold_the_truth(images, questions):
+    """Each question is about two images, and as hard as both together; pairs that share one err together."""
+    rng, held = np.random.default_rng(images + questions), []
     for _ in range(SETS):
-        eases = rng.normal(0, 0.15, pictures)  # The truth is .6, whichever pictures are drawn.
-        asked = np.array([rng.choice(pictures, 2, replace=False) for _ in range(questions)])
+        eases = rng.normal(0, 0.15, images)  # The truth is .6, whichever images are drawn.
+        asked = np.array([rng.choice(images, 2, replace=False) for _ in range(questions)])
         marks = rng.random(questions) < np.clip(0.6 + eases[asked].sum(axis=1), 0, 1)
         clusters = {str(i): tuple(map(str, both)) for i, both in enumerate(asked)}
         each = dict(zip(clusters, marks.astype(float).tolist(), strict=True))
@@ -61,7 +59,7 @@ def test_without_clusters_they_would_not():
 
 
 def test_intervals_of_roc_auc_hold_the_truth():
-    """Normal distributions that lie 1 apart have an area of Phi(1 / sqrt(2)) = .7602. Four memes share a picture."""
+    """Normal distributions that lie 1 apart have an area of Phi(1 / sqrt(2)) = .7602. Four memes share an image."""
     rng, held, wide = np.random.default_rng(0), [], []
     for _ in range(SETS):
         right = rng.random(200) < 0.4
@@ -93,7 +91,7 @@ def test_a_paired_difference_holds_the_truth_and_is_narrower():
     assert LEAST <= np.mean(held) and np.mean(narrower) > 0.95
 
 
-def test_one_picture_tells_nothing():
+def test_one_image_tells_nothing():
     score = scored([np.array([True] * 8)])
     assert score.interval > 0.9
     assert intervals.difference({'a': 1.0, 'b': 1.0}, {'a': 0.0, 'b': 0.0}, {'a': ('x',), 'b': ('x',)}) == (-1.0, 1.0)

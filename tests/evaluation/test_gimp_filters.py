@@ -47,7 +47,7 @@ PAGES = {
         'filters-distort',
         [(f'{E}whirl.png', 'Whirled'), (f'{E}pinch.png', 'Pinched'), (f'{E}both.png', 'Filter applied')],
     ),
-    # A single picture; pictures that an older filter of the same name shares; and a page of another menu.
+    # A single image; images that an older filter of the same name shares; and a page of another menu.
     'gimp-filter-maze': ('14.1. Maze', 'filters-render', [(f'{E}maze.jpg', 'Filter “Maze” applied')]),
     'gimp-filter-grid': ('14.2. Grid', 'filters-render', [(f'{E}grid.png', 'Applied'), (f'{E}grid-2.png', 'Wide')]),
     'plug-in-grid': ('14.3. Grid (legacy)', 'filters-render', [(f'{E}grid.png', 'Applied'), (f'{E}g.png', 'Narrow')]),
@@ -102,17 +102,17 @@ def test_every_result_is_asked_once_after_another_of_its_filter_and_one_of_anoth
         assert episodes == list(asked.episodes(100, 1, 'random', 'ranked', seed))
         for e in episodes:
             assert e.query[0].text == ' Output:' and e.truth == of[e.id] and asked.chance(e) == 0.5
-            names = [of[part.picture.name] for part in e.support]
+            names = [of[part.image.name] for part in e.support]
             assert [part.text for part in e.support] == [f' Output: {name}' for name in names]
             assert len(names) == 2 and sorted(names) == list(e.candidates) and e.truth in names
             first.add(names[0] == e.truth)
     assert first == {True, False}
 
 
-def test_more_ways_and_shots_ask_about_the_filters_that_have_enough_pictures(pretrained, raw):
+def test_more_ways_and_shots_ask_about_the_filters_that_have_enough_images(pretrained, raw):
     (episode, *_) = filters(pretrained, raw, ways=3).episodes(1, 1, 'random', 'ranked', 0)
     assert episode.candidates == tuple(FILTERS)
-    with pytest.raises(ValueError, match='2 filters that have 2 pictures besides the query, but there are only 1'):
+    with pytest.raises(ValueError, match='2 filters that have 2 images besides the query, but there are only 1'):
         filters(pretrained, raw, shots=(2,))
 
 
@@ -121,10 +121,10 @@ def test_it_is_measured_beside_its_controls(pretrained, raw):
     asked = filters(pretrained, raw)
     row, _ = measure(config(raw), pretrained, asked, 1, 'random', 'ranked', lambda _: None)
     assert row.episodes == 7 and row.scores['chance'].value == 0.5
-    assert {'model', 'shuffled pictures', 'text only', 'nearest neighbour'} <= set(row.scores)
+    assert {'model', 'shuffled images', 'text only', 'nearest neighbour'} <= set(row.scores)
 
 
-def test_the_nearest_neighbour_is_right_if_a_filters_pictures_are_alike(pretrained, raw):
+def test_the_nearest_neighbour_is_right_if_a_filters_images_are_alike(pretrained, raw):
     folder = raw / MANUAL / E
     for ids, colour in zip(FILTERS.values(), ((250, 20, 20), (20, 250, 20), (20, 20, 250)), strict=True):
         for id in ids:

@@ -69,7 +69,7 @@ def test_the_interval_of_a_share_is_wilsons():
     assert exactly([True] * 10)[0].interval > 0.2
 
 
-def test_questions_about_one_picture_are_not_independent():
+def test_questions_about_one_image_are_not_independent():
     right = [True, False] * 50
     alone, _ = exactly(right)
     of_one_mind, _ = exactly(

@@ -1,6 +1,6 @@
 """The same answers as OpenFlamingo's own evaluation gives, one by one, from the converted bundle.
 
-Both sides read the same files: its data sets, prompts, picture transform, padding, beams and postprocessing against
+Both sides read the same files: its data sets, prompts, image transform, padding, beams and postprocessing against
 ours. The examples are those that it draws.
 """
 

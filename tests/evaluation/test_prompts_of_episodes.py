@@ -1,4 +1,4 @@
-"""How an episode becomes a prompt: as it is, and without its pictures."""
+"""How an episode becomes a prompt: as it is, and without its images."""
 
 import copy
 import dataclasses
@@ -13,32 +13,32 @@ from flamingo_jax.evaluation.rices import TOGETHER, pool
 from flamingo_jax.evaluation.setting import frames, prompt_of, words
 from flamingo_jax.evaluation.task import Task
 from flamingo_jax.few_shot.episode import Episode, Part
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import encode, encode_prompt
 from flamingo_jax.inputs.tokenizer import Tokenizer
 
-PICTURE = np.zeros((1, 2, 3), np.float32)  # Features.
+IMAGE = np.zeros((1, 2, 3), np.float32)  # Features.
 
 
 class Source:
-    """Pictures that are themselves."""
+    """Images that are themselves."""
 
-    def frames(self, picture):
-        return picture
+    def frames(self, image):
+        return image
 
     encoded = key = identity = words = frames
 
 
 def episode(*texts):
-    parts = tuple(Part(PICTURE, Source(), text) for text in texts)
+    parts = tuple(Part(IMAGE, Source(), text) for text in texts)
     return Episode(parts[:-1], parts[-1:], 'dax')
 
 
-def test_pictures_and_texts_are_in_reading_order(tokenizer):
+def test_images_and_texts_are_in_reading_order(tokenizer):
     one = episode(' dax', ' wug', '')
     assert prompt_of(one, None, tokenizer) == [' dax<EOC>', ' wug<EOC>', '']
     shown = prompt_of(one, frames, tokenizer)
-    assert shown[1::2] == [' dax<EOC>', ' wug<EOC>', ''] and all(picture is PICTURE for picture in shown[::2])
+    assert shown[1::2] == [' dax<EOC>', ' wug<EOC>', ''] and all(image is IMAGE for image in shown[::2])
 
 
 SIGNS = ' Question: what do <EOC>, <image> and <|endofchunk|> on the sign mean? Answer:'
@@ -48,13 +48,13 @@ SIGNS = ' Question: what do <EOC>, <image> and <|endofchunk|> on the sign mean? 
 def test_marks_in_a_text_of_a_data_set_are_its_characters(sentencepiece, tag):
     tokenizer = Tokenizer(sentencepiece, tag)
     asked = episode(f'{SIGNS} an <image>', SIGNS)
-    tokens, shown = encode_prompt(prompt_of(asked, frames if tag else None, tokenizer), tokenizer, PictureFormat(8))
+    tokens, shown = encode_prompt(prompt_of(asked, frames if tag else None, tokenizer), tokenizer, ImageFormat(8))
     assert len(shown) == (2 if tag else 0)
     tags = tokenizer.image_tag
     found = [i for i in range(len(tokens)) if tags and tuple(tokens[i : i + len(tags)]) == tags]
     assert len(found) == len(shown) and tokens.count(tokenizer.eoc) == bool(tag)
-    picture = '<image>' if tag else ''
-    assert tokenizer.decode(tokens) == f'{picture}{SIGNS} an <image>{tokenizer.chunk_end}{picture}{SIGNS}'
+    image = '<image>' if tag else ''
+    assert tokenizer.decode(tokens) == f'{image}{SIGNS} an <image>{tokenizer.chunk_end}{image}{SIGNS}'
     answer = dataclasses.replace(asked, candidates=('<EOC>', 'dax'))
     assert [
         tokenizer.decode(tokenizer.encode(text)) for c in answer.candidates for text in written(answer, c, tokenizer)
@@ -68,11 +68,11 @@ def test_a_language_model_alone_reads_words_and_newlines(tokenizer):
     assert (tokenizer.chunk_end, alone.chunk_end) == ('<EOC>', '\n')
     told = prompt_of(episode(' dax', ''), lambda part: 'Cat.', alone)
     assert told == ['Cat. dax\n', 'Cat.']
-    tokens, _ = encode_prompt(told, alone, PictureFormat(8))
+    tokens, _ = encode_prompt(told, alone, ImageFormat(8))
     assert alone.decode(tokens) == 'Cat. dax\nCat.'
 
 
-def test_words_for_a_picture_stay_with_its_text_in_every_order(tokenizer):
+def test_words_for_an_image_stay_with_its_text_in_every_order(tokenizer):
     texts = [' dax', ' wug', ' lo', '']
     parts = tuple(Part(f'A{text}.', Source(), text) for text in texts)
     told = prompt_of(Episode(parts[:-1], parts[-1:], 'dax'), words, tokenizer)
@@ -82,14 +82,14 @@ def test_words_for_a_picture_stay_with_its_text_in_every_order(tokenizer):
     assert len({tuple(one) for one in found}) > 1
 
 
-def test_a_mark_in_words_for_a_picture_is_its_characters(tokenizer):
+def test_a_mark_in_words_for_an_image_is_its_characters(tokenizer):
     part = Part('An <image>.', Source(), ' dax')
     (text, *_) = prompt_of(Episode((part,), (part,), 'dax'), words, tokenizer)
     assert tokenizer.decode(tokenizer.encode(text)) == 'An <image>. dax<EOC>'
 
 
 def test_the_longest_prompt_is_the_longest_of_all_who_are_asked(pretrained):
-    """Words in a picture's place may be longer than its tag, which is all that the pictures themselves need."""
+    """Words in an image's place may be longer than its tag, which is all that the images themselves need."""
     said = 'A word' + ' and a word' * 8 + '.'
 
     @dataclasses.dataclass
@@ -102,33 +102,33 @@ def test_the_longest_prompt_is_the_longest_of_all_who_are_asked(pretrained):
     how = dict(shots=1, support='random', answers='open-ended')
     alone = pretrained.language_model
     told = len(encode(f'{said} dax\n{said}', alone.tokenizer).tokens)
-    shown = len(encode([PICTURE, ' dax<EOC>', PICTURE], pretrained.tokenizer).tokens)
+    shown = len(encode([IMAGE, ' dax<EOC>', IMAGE], pretrained.tokenizer).tokens)
     assert _longest(config, pretrained, Asked(told=True), **how) == (told, 3)
     assert _longest(config, pretrained, Asked(), **how) == (shown, 3) and shown < told
 
 
-def test_words_for_a_picture_end_as_a_sentence_but_before_a_colon():
+def test_words_for_an_image_end_as_a_sentence_but_before_a_colon():
     parts = [Part('A cat.', Source(), text) for text in (' kind: animal', ': dax', '')]
     assert [words(part) for part in parts] == ['A cat.', 'A cat', 'A cat.']
 
 
 def test_a_prompt_of_nothing_has_a_first_token(tokenizer):
-    """Without its picture nothing is left of a prompt at zero shots, and some language models begin with no token."""
+    """Without its image nothing is left of a prompt at zero shots, and some language models begin with no token."""
     without = copy.copy(tokenizer)
     without.begin = ()
     one = episode('')
-    tokens, _ = encode_prompt(prompt_of(one, None, without), without, PictureFormat(8))
+    tokens, _ = encode_prompt(prompt_of(one, None, without), without, ImageFormat(8))
     assert tokens == [tokenizer.eoc]
     assert prompt_of(one, None, tokenizer) == ['']
     assert prompt_of(episode(' Output:'), None, without) == [' Output:']
 
 
-def test_a_film_is_cut_into_clips():
-    film = np.arange(7)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    prompt = [PICTURE, ' a<EOC>', film, ' b']
+def test_a_video_is_cut_into_clips():
+    video = np.arange(7)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    prompt = [IMAGE, ' a<EOC>', video, ' b']
     assert [len(clip[2]) for clip in clips(prompt, 3)] == [3, 3, 1]
     assert all(clip[:2] == prompt[:2] and clip[3] == ' b' for clip in clips(prompt, 3))
-    assert np.concatenate([clip[2] for clip in clips(prompt, 3)]).tolist() == film.tolist()
+    assert np.concatenate([clip[2] for clip in clips(prompt, 3)]).tolist() == video.tolist()
     assert len(clips(prompt, 0)) == len(clips(['a'], 3)) == 1
 
 
@@ -141,9 +141,9 @@ def test_features_are_pooled_in_batches_whatever_their_shapes():
         return batch.reshape(*batch.shape[:2], -1, 3).astype(np.float32) + 1
 
     pixels = [rng.integers(0, 256, (1 + (i > 40), 2, 2, 3), np.uint8) for i in range(50)]
-    pictures = [*pixels[:3], rng.normal(size=(1, 4, 3)).astype(np.float16), *pixels[3:]]
-    rows = pool(encode, iter(pictures), len(pictures))
+    images = [*pixels[:3], rng.normal(size=(1, 4, 3)).astype(np.float16), *pixels[3:]]
+    rows = pool(encode, iter(images), len(images))
     assert {shape for shape in asked} == {(TOGETHER, 1), (TOGETHER // 2, 2)} and len(asked) == 4
-    for picture, row in zip(pictures, rows, strict=True):
-        mean = (picture.astype(np.float32) + (picture.dtype == np.uint8)).reshape(-1, 3).mean(axis=0)
+    for image, row in zip(images, rows, strict=True):
+        mean = (image.astype(np.float32) + (image.dtype == np.uint8)).reshape(-1, 3).mean(axis=0)
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), rtol=1e-5)

@@ -45,12 +45,12 @@ def test_every_prompt_is_that_of_the_original(pretrained, data, kind, shots):
     (answers,) = asked.answers
     ours = {}
     for episode in asked.episodes(c.episodes, shots, 'random', answers, seed=0):
-        # The same number of examples as there, in their place those that it drew, with or without their pictures.
+        # The same number of examples as there, in their place those that it drew, with or without their images.
         assert len(episode.support) == len(drawn[episode.id]) == (shots or 2)
         examples = [asked._examples[place[id]] for id in drawn[episode.id]]
         if not shots:
-            assert all(part.picture is None for part in episode.support)
-            examples = [dataclasses.replace(part, picture=None) for part in examples]
+            assert all(part.image is None for part in episode.support)
+            examples = [dataclasses.replace(part, image=None) for part in examples]
         chosen = dataclasses.replace(episode, support=tuple(examples))
         items = prompt_of(chosen, lambda part: part.key, pretrained.tokenizer)
         texts = [item if isinstance(item, str) else '<image>' for item in items]

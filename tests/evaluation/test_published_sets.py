@@ -15,7 +15,7 @@ from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import benchmark, metrics, published
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.answers import orders, written
-from flamingo_jax.evaluation.benchmark import DEV, Film
+from flamingo_jax.evaluation.benchmark import DEV, Video
 from flamingo_jax.evaluation.benchmarks.next_qa import NExTQA
 from flamingo_jax.evaluation.benchmarks.rareact import sentence
 from flamingo_jax.evaluation.benchmarks.star import STAR
@@ -26,16 +26,16 @@ from flamingo_jax.evaluation.prompts import IDEFICS, OPEN_FLAMINGO, Prompts
 from flamingo_jax.evaluation.setting import measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs import films
-from flamingo_jax.inputs.images import PictureError, to_frames
+from flamingo_jax.inputs import videos
+from flamingo_jax.inputs.images import ImageError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.model.flamingo import Flamingo
 from tests.evaluation import check_official_files
-from tests.evaluation.official_files import CLASSES, SETS, picture
+from tests.evaluation.official_files import CLASSES, SETS, image
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-FILMS = {'kinetics700', 'vatex', 'youcook2', 'msvd_qa', 'msrvtt_qa', 'ivqa', 'rareact', 'next_qa', 'star'}
+VIDEOS = {'kinetics700', 'vatex', 'youcook2', 'msvd_qa', 'msrvtt_qa', 'ivqa', 'rareact', 'next_qa', 'star'}
 # DEV in the second version of the paper; the first adds ImageNet and Kinetics.
 DEV_SETS = {'coco', 'vqav2', 'ok_vqa', 'msvd_qa', 'vatex', 'imagenet', 'kinetics700'}
 
@@ -55,7 +55,7 @@ def sets(tmp_path_factory):
 
     def get(name):
         if name not in made:
-            if name in FILMS:
+            if name in VIDEOS:
                 pytest.importorskip('av')
             folder = tmp_path_factory.mktemp(name)
             made[name] = folder, SETS[name](folder)
@@ -107,10 +107,10 @@ def test_the_official_files_are_read(pretrained, sets, name):
         else:
             assert not episode.written
     if expected.segment is None:
-        assert isinstance(first.query[0].picture, pathlib.Path)
+        assert isinstance(first.query[0].image, pathlib.Path)
     else:
-        film = first.query[0].picture
-        assert isinstance(film, Film) and (film.begin, film.end) == expected.segment
+        video = first.query[0].image
+        assert isinstance(video, Video) and (video.begin, video.end) == expected.segment
     if shots:
         examples = [asked._example(item).text for item in asked._support]
         assert expected.example in examples
@@ -133,7 +133,7 @@ def test_its_config_is_a_few_lines(sets, name):
     with pytest.raises(ValueError, match="no part 'flamingo' after its colon. Its parts are :paper"):
         module.get_config('flamingo')
     assert ('DEV' in module.__doc__.splitlines()[0]) == (name in DEV_SETS) == (fields.dev_size > 0)
-    assert c.num_beams == 3 and (name in FILMS) == (c.batch_size == 2)
+    assert c.num_beams == 3 and (name in VIDEOS) == (c.batch_size == 2)
     assert fields.frames == 30 and fields.a_second == 3.0
 
 
@@ -166,7 +166,7 @@ def test_a_support_is_so_many_examples_or_so_many_of_each_class(pretrained, sets
 
 
 def test_open_flamingos_settings(pretrained, sets):
-    """Its examples of ImageNet are of all classes together, and those of COCO without validation pictures."""
+    """Its examples of ImageNet are of all classes together, and those of COCO without validation images."""
     asked = importlib.import_module('experiments.evaluate.imagenet').get_config('open_flamingo').tasks.imagenet
     assert (asked.shots, asked.support, asked.orders, asked.support_size) == ((0, 4, 8, 16, 32), ('random',), 1, 2048)
     folder, expected = sets('imagenet')
@@ -233,7 +233,7 @@ def test_sentences_of_actions():
 
 
 def test_examples_in_several_orders(pretrained, sets):
-    """The likelihood is the mean over all orders, whether pictures are shown or not."""
+    """The likelihood is the mean over all orders, whether images are shown or not."""
     folder, expected = sets('hateful_memes')
     asked = opened(pretrained, folder, expected.of, shots=(3,), orders=3)
     (episode, *_) = asked.episodes(1, 3, 'random', 'ranked', 0)
@@ -251,24 +251,24 @@ def test_examples_in_several_orders(pretrained, sets):
     np.testing.assert_allclose(list(found.values()), np.mean(scores, axis=0), rtol=1e-5)
 
 
-# Films.
+# Videos.
 
 
-def test_a_film_is_thirty_frames_of_its_part(pretrained, sets):
+def test_a_video_is_thirty_frames_of_its_part(pretrained, sets):
     """Of the frames, 40 lighter in each second."""
     folder, expected = sets('star')
     asked = opened(pretrained, folder, expected.of, frames=6)
     (part,) = next(iter(episodes(asked))).query
-    frames = part.of.frames(part.picture).read()
+    frames = part.of.frames(part.image).read()
     size = pretrained.config.image_size
     assert frames.shape == (6, size, size, 3)
     # From 1.2 to 4.0 s: 2.8 s, of which six frames at 3 a second show the middle 2.
     seconds = 1.2 + 0.4 + (np.arange(6) + 0.5) / 3
     np.testing.assert_allclose(frames.mean((1, 2, 3)), 8 * np.floor(5 * seconds + 1e-6), atol=3)  # Frames differ by 8.
-    assert part.of.encoded(part.picture)[:4] == b'\x89PNG'
+    assert part.of.encoded(part.image)[:4] == b'\x89PNG'
     thirty = opened(pretrained, folder, expected.of)
     (part,) = next(iter(episodes(thirty))).query
-    assert len(part.of.frames(part.picture).read()) == 30
+    assert len(part.of.frames(part.image).read()) == 30
 
 
 def test_without_examples_a_set_needs_no_training_split(pretrained, sets, tmp_path):
@@ -283,21 +283,21 @@ def test_without_examples_a_set_needs_no_training_split(pretrained, sets, tmp_pa
         opened(pretrained, tmp_path / 'set', expected.of, shots=(2,))
 
 
-def test_a_film_is_decoded_once(pretrained, sets, monkeypatch):
+def test_a_video_is_decoded_once(pretrained, sets, monkeypatch):
     """As a question and as an example of others, though each prompt is answered by itself."""
     folder, expected = sets('msvd_qa')
     asked = opened(pretrained, folder, expected.of, frames=2, controls=False)
     read = []
 
-    def to_film(file, *how, **where):
+    def to_video(file, *how, **where):
         read.append(file)
-        return films.to_film(file, *how, **where)
+        return videos.to_video(file, *how, **where)
 
-    monkeypatch.setattr(benchmark, 'to_film', to_film)
+    monkeypatch.setattr(benchmark, 'to_video', to_video)
     c = evaluation.base()
     c.update(batch_size=1, num_beams=1, max_new_tokens=1, examples=0)
     measure(c, dataclasses.replace(pretrained), asked, 2, 'random', answers='open-ended', progress=lambda _: None)
-    shown = {part.picture.file for episode in episodes(asked, 2) for part in episode.parts}
+    shown = {part.image.file for episode in episodes(asked, 2) for part in episode.parts}
     assert sorted(read) == sorted(shown) and len(shown) < sum(len(e.parts) for e in episodes(asked, 2))
 
 
@@ -331,7 +331,7 @@ def test_features_for_rices_are_kept_until_a_file_or_the_trunk_changes(pretraine
     assert shown('a') == (0, first)
     assert shown('b')[0] == 2
     assert shown('b') == (0, first)
-    picture(tmp_path / 'set/val/other.jpg')
+    image(tmp_path / 'set/val/other.jpg')
     (tmp_path / 'set/val/other.jpg').replace(tmp_path / 'set/val/VizWiz_val_00000001.jpg')
     assert shown('a')[0] == 1  # The examples are the same.
     assert shown('')[0] == 2 and shown('')[0] == 2  # A trunk that may have been trained further.
@@ -387,7 +387,7 @@ def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
     rows, files = run(checkpoint, sets, 'vqav2', tmp_path, changes, shots=(0, 2), support=('rices',))
     assert [row.shots for row in rows] == [0, 2] and all(row.episodes == 8 for row in rows)
     for row in rows:
-        assert {'model', 'shuffled pictures', 'text only'} == set(row.scores)
+        assert {'model', 'shuffled images', 'text only'} == set(row.scores)
     # The file of the server holds what was scored.
     found = {str(one['question_id']): one['answer'] for one in files['vqav2_open-ended_rices_2_shots_seed_0.json']}
     value, _ = vqa_accuracy.score(found, sets('vqav2')[1].references)
@@ -397,21 +397,20 @@ def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
     lines = [json.loads(line) for line in lines]
     assert len(lines) == 3 * 8 and all(isinstance(line['answer'], str) for line in lines)
     prompts, shuffled, alone = (
-        {line['id']: line for line in lines if line['way'] == way}
-        for way in ('model', 'shuffled pictures', 'text only')
+        {line['id']: line for line in lines if line['way'] == way} for way in ('model', 'shuffled images', 'text only')
     )
     assert {id: line['answer'] for id, line in prompts.items()} == found
     one = prompts['210']
     assert [type(item) for item in one['prompt']] == [dict, str] * 3 and one['truth'] == 'thing 210'
     assert one['prompt'][1].endswith('<EOC>') and one['prompt'][-1] == ' Question: What is 0 in 21? Answer:'
-    assert pathlib.Path(one['prompt'][-2]['picture']).name == 'COCO_val2014_000000000021.jpg'
+    assert pathlib.Path(one['prompt'][-2]['image']).name == 'COCO_val2014_000000000021.jpg'
     assert alone['210']['prompt'] == [item for item in one['prompt'] if isinstance(item, str)]
     assert any(shuffled[id]['prompt'] != prompts[id]['prompt'] for id in prompts)
     assert all(shuffled[id]['prompt'][1::2] == prompts[id]['prompt'][1::2] for id in prompts)
 
 
 def test_a_report_says_what_was_evaluated(checkpoint, sets, tmp_path):
-    """Which weights, which annotation files, and how many films had vanished."""
+    """Which weights, which annotation files, and how many videos had vanished."""
     folder, expected = sets('vatex')
     shutil.copytree(folder, tmp_path / 'set')
     (tmp_path / 'set/videos/test-_1_000001_000011.mp4').unlink()
@@ -496,11 +495,11 @@ other : {of}
     )
 
 
-def test_pictures_of_another_size_than_in_training(pretrained):
+def test_images_of_another_size_than_in_training(pretrained):
     larger = pretrained.at(24)
-    assert larger.pictures.size == 24 and larger.config.vision == pretrained.config.vision
+    assert larger.image_format.size == 24 and larger.config.vision == pretrained.config.vision
     frames = np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3), np.uint8)
-    assert larger.features(frames).shape[1] == larger.pictures.spatial > pretrained.pictures.spatial
+    assert larger.features(frames).shape[1] == larger.image_format.spatial > pretrained.image_format.spatial
     with pytest.raises(ValueError, match='image_size is -3'):
         pretrained.at(-3)
 
@@ -508,7 +507,7 @@ def test_pictures_of_another_size_than_in_training(pretrained):
 @pytest.mark.long
 @pytest.mark.parametrize('name, fields', [('vatex', {}), ('visdial', dict(orders=2)), ('rareact', dict(shots=(0,)))])
 def test_the_batch_size_changes_no_report(checkpoint, sets, tmp_path, name, fields):
-    """Films, likelihoods of many candidates, and other numbers of them in a batch."""
+    """Videos, likelihoods of many candidates, and other numbers of them in a batch."""
     both = [run(checkpoint, sets, name, tmp_path / str(n), dict(batch_size=n), **fields) for n in (1, 16)]
     (alone,), (together,) = both[0][0], both[1][0]
     assert {id: q['answer'] for id, q in alone.queries.items()} == {i: q['answer'] for i, q in together.queries.items()}
@@ -518,7 +517,7 @@ def test_the_batch_size_changes_no_report(checkpoint, sets, tmp_path, name, fiel
 
 
 @pytest.mark.long
-def test_an_evaluation_with_larger_pictures(checkpoint, sets, tmp_path):
+def test_an_evaluation_with_larger_images(checkpoint, sets, tmp_path):
     rows, _ = run(checkpoint, sets, 'coco', tmp_path, dict(image_size=24))
     assert rows[0].episodes == 2
 
@@ -536,7 +535,7 @@ def test_too_many_shots_are_told_before_with_the_number_that_fits(checkpoint, pr
     def longest(shots):
         asked = opened(pretrained, folder, expected.of, shots=(shots,))
         prompts = [prompt_of(e, lambda part: part.key, pretrained.tokenizer) for e in episodes(asked, shots)]
-        return max(len(encode_prompt(p, pretrained.tokenizer, pretrained.pictures)[0]) for p in prompts)
+        return max(len(encode_prompt(p, pretrained.tokenizer, pretrained.image_format)[0]) for p in prompts)
 
     assert 0 < fits < 8 and longest(fits) + 400 <= 640 < longest(fits + 1) + 400
     assert not (tmp_path / 'unfinished.jsonl').exists()
@@ -576,7 +575,7 @@ BAD = [
         lambda f: keep_lines(f / 'test_seen.jsonl', '"label": 1'),
         "have the label 'yes', and ROC AUC needs both labels",
     ),
-    # A picture that is not there.
+    # An image that is not there.
     (
         'vizwiz',
         lambda f: (f / 'val/VizWiz_val_00000002.jpg').unlink(),
@@ -619,7 +618,7 @@ BAD = [
     (
         'visdial',
         lambda f: changed_json(f / 'visdial_1.0_val_dense_annotations.json', lambda v: v[0].update(gt_relevance=[1.0])),
-        'the picture 11 must have a relevance for each of 5 answers',
+        'the image 11 must have a relevance for each of 5 answers',
     ),
     (
         'visdial',
@@ -637,10 +636,10 @@ BAD = [
     (
         'textvqa',
         lambda f: shutil.copy(f / 'TextVQA_0.5.1_train.json', f / 'TextVQA_0.5.1_val.json'),
-        r"'val' \(asked\) and 'train' \(examples\) share 4 pictures",
+        r"'val' \(asked\) and 'train' \(examples\) share 4 images",
     ),
     (
-        'vqav2',  # The pictures of its splits are in other folders.
+        'vqav2',  # The images of its splits are in other folders.
         lambda f: [
             shutil.copy(f / f'v2_{name.format("val")}.json', f / f'v2_{name.format("train")}.json')
             for name in ('OpenEnded_mscoco_{}2014_questions', 'mscoco_{}2014_annotations')
@@ -689,8 +688,8 @@ def test_classes_in_folders_and_in_several_words(pretrained, sets, tmp_path):
     assert {part.text for part in episode.support} <= {f' Output: {name}' for name in names.values()}
 
 
-def test_a_set_of_many_pictures_holds_its_classes_once(pretrained, sets):
-    """A training split has a million pictures of a thousand classes."""
+def test_a_set_of_many_images_holds_its_classes_once(pretrained, sets):
+    """A training split has a million images of a thousand classes."""
     folder, expected = sets('imagenet')
     first, *others = opened(pretrained, folder, expected.of)._queries
     assert others and all(item.candidates is first.candidates and item.written is first.written for item in others)
@@ -754,7 +753,7 @@ def test_the_actions_of_rareact_are_sentences():
             assert sentence(verb, 'clothe' if bare == 'clothes' else bare) == f'a person {third} {noun}'
 
 
-def test_films_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, capsys):
+def test_videos_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, capsys):
     folder, expected = sets('vatex')
     shutil.copytree(folder, tmp_path / 'set')
     (tmp_path / 'set/videos/test-_1_000001_000011.mp4').unlink()
@@ -765,25 +764,25 @@ def test_films_that_have_vanished_can_be_left_out(pretrained, sets, tmp_path, ca
     assert "1 of 4 questions of the split 'test' are left out" in said.out + said.err
 
 
-def test_one_split_for_both_shows_other_pictures_only(pretrained, sets):
+def test_one_split_for_both_shows_other_images_only(pretrained, sets):
     folder, expected = sets('vqav2')
     asked = opened(pretrained, folder, expected.of, support_split='val')
     for episode in episodes(asked):
         assert episode.query[0].key not in [part.key for part in episode.support]
 
 
-def test_a_segment_beyond_the_film_is_named(pretrained, sets, tmp_path):
+def test_a_segment_beyond_the_video_is_named(pretrained, sets, tmp_path):
     folder, expected = sets('ivqa')
     shutil.copytree(folder, tmp_path / 'set')
     text = (tmp_path / 'set/test.csv').read_text().replace(',1,4,', ',60,70,')
     (tmp_path / 'set/test.csv').write_text(text)
     (part,) = episodes(opened(pretrained, tmp_path / 'set', expected.of))[0].query
-    with pytest.raises(PictureError, match=r'vid\d.mp4 has 6.0 seconds: there is nothing from 60.0 to 70.0 s'):
-        to_frames(part.of.frames(part.picture), 16)
+    with pytest.raises(ImageError, match=r'vid\d.mp4 has 6.0 seconds: there is nothing from 60.0 to 70.0 s'):
+        to_frames(part.of.frames(part.image), 16)
 
 
 def test_the_check_of_official_files_reads_all_of_them_and_tells_what_is_refused(sets, tmp_path, capsys):
-    """Without a film or an image: as a developer has the annotations."""
+    """Without a video or an image: as a developer has the annotations."""
     for name in ('next_qa', 'vqav2', 'star', 'msvd_qa', 'rareact'):
         folder, _ = sets(name)
         suffixes = ('.csv', '.json', '.jsonl', '.txt')
@@ -793,10 +792,10 @@ def test_the_check_of_official_files_reads_all_of_them_and_tells_what_is_refused
                 shutil.copy(file, tmp_path / name)
     assert check_official_files.main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert 'next_qa test: 4 questions about 4 images or films, 4 with answers' in said
+    assert 'next_qa test: 4 questions about 4 images or videos, 4 with answers' in said
     assert 'next_qa val: not read. There is no val.csv' in said
-    assert 'vqav2 test-dev: 3 questions about 2 images or films, 0 with answers' in said
-    assert 'rareact test: 4 questions about 2 images or films, 4 with answers' in said
+    assert 'vqav2 test-dev: 3 questions about 2 images or videos, 0 with answers' in said
+    assert 'rareact test: 4 questions about 2 images or videos, 4 with answers' in said
     file = tmp_path / 'next_qa/test.csv'
     file.write_text(file.read_text() + file.read_text().splitlines()[-1] + '\n')
     assert check_official_files.main([str(tmp_path)]) == 1

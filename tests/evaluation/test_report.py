@@ -1,4 +1,4 @@
-"""The report of an evaluation, written from made-up scores and real pictures."""
+"""The report of an evaluation, written from made-up scores and real images."""
 
 import base64
 import dataclasses
@@ -17,15 +17,15 @@ import tensorflow_datasets as tfds
 
 from flamingo_jax.evaluation import fonts
 from flamingo_jax.evaluation.report import Example, Row, Score, table, write
-from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.images import ImageError
 
 SAMPLE = pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample'
-BASELINES = ('shuffled pictures', 'text only', 'nearest centroid', 'nearest neighbour', 'chance')
+BASELINES = ('shuffled images', 'text only', 'nearest centroid', 'nearest neighbour', 'chance')
 
 
 @pytest.fixture(scope='module')
 def records() -> list[tuple[bytes, dict[str, str]]]:
-    """A picture, and its names by language."""
+    """An image, and its names by language."""
     source = tfds.builder_from_directory(SAMPLE).as_data_source('test')
     return [
         (
@@ -51,7 +51,7 @@ def made_up_rows() -> list[Row]:
                 better = 0.08 if support == 'rices' and n else 0.0
                 values = {
                     'model': chance + (0.93 - chance) * (1 - 0.62 ** (place + 1)) + better / 2,
-                    'shuffled pictures': chance + rng.uniform(0.01, 0.04) + better,
+                    'shuffled images': chance + rng.uniform(0.01, 0.04) + better,
                     'text only': chance + rng.uniform(0.0, 0.03) + better,
                 }
                 if task != 'names':
@@ -79,9 +79,7 @@ def made_up_examples(records) -> list[Example]:
                 names = [names.get(language, names['en']) for _, names in chosen]
             else:
                 names = ['dax', 'wug', 'blicket', 'fep', 'toma']
-            support_chunks = tuple(
-                (picture, f'Output: {name}') for (picture, _), name in zip(chosen, names, strict=True)
-            )
+            support_chunks = tuple((image, f'Output: {name}') for (image, _), name in zip(chosen, names, strict=True))
             truth = names[-1]
             answer = truth if i % 3 else names[0]
             if task == 'names':
@@ -152,7 +150,7 @@ def test_the_table_fits_and_has_every_row():
     ],
 )
 def test_the_mark(model, shuffled, chance, marked):
-    scores = {'model': model, 'shuffled pictures': shuffled, 'chance': chance}
+    scores = {'model': model, 'shuffled images': shuffled, 'chance': chance}
     row = Row('names', 'ranked', 'random', 1, 9, {k: Score(*v) for k, v in scores.items() if v})
     assert row.above == marked
     assert ('.500 ±.100*' in table([row])) == marked
@@ -184,7 +182,7 @@ def test_nothing_and_little(tmp_path):
 
 
 class Reader(html.parser.HTMLParser):
-    """The text of a page and the classes of its pictures, in reading order."""
+    """The text of a page and the classes of its images, in reading order."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -239,8 +237,8 @@ def test_every_setting_has_its_turn(tmp_path):
     assert seen.index('16.0') < seen.index('6 more') < seen.index('0.1')
 
 
-def test_a_broken_picture_loses_no_scores(tmp_path):
-    broken = Example('names', 'ranked', 'random', 0, ((b'not a picture', 'Output:'),), 'a', 'b', False)
-    with pytest.raises(PictureError):
+def test_a_broken_image_loses_no_scores(tmp_path):
+    broken = Example('names', 'ranked', 'random', 0, ((b'not an image', 'Output:'),), 'a', 'b', False)
+    with pytest.raises(ImageError):
         write(tmp_path, made_up_rows(), [broken], ABOUT)
     assert {path.name for path in tmp_path.iterdir()} == {'report.json', 'report.txt', 'report.png'}

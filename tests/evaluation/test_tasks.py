@@ -29,15 +29,15 @@ from flamingo_jax.few_shot.which import Which
 from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
-from flamingo_jax.inputs.images import QUARTERS, PictureFormat
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.images import QUARTERS, ImageFormat
+from flamingo_jax.inputs.sources.image_set import ImageSet
 
 SAMPLE = 'data/picture_dictionary/sample'
 KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
 
 
 class Pools(pools_module.Pools):
-    """Pictures of a split, with random features in which all pictures of a concept are near each other."""
+    """Images of a split, with random features in which all images of a concept are near each other."""
 
     data = SAMPLE
 
@@ -46,28 +46,28 @@ class Pools(pools_module.Pools):
         self.open = functools.cache(self._open)
 
     def _open(self, split, data=''):
-        pictures = PictureSet(SAMPLE, split, PictureFormat(8))
+        images = ImageSet(SAMPLE, split, ImageFormat(8))
         rng = np.random.default_rng(0)
-        of_concept = {concept: rng.normal(size=32) for concept in sorted(pictures.by_concept)}
-        rows = np.stack([of_concept[p.concept] + 0.1 * rng.normal(size=32) for p in pictures.pictures])
+        of_concept = {concept: rng.normal(size=32) for concept in sorted(images.by_concept)}
+        rows = np.stack([of_concept[p.concept] + 0.1 * rng.normal(size=32) for p in images.images])
         rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-        by_index = {picture.index: row for picture, row in zip(pictures.pictures, rows, strict=True)}
+        by_index = {image.index: row for image, row in zip(images.images, rows, strict=True)}
         if self._change:
-            self._change(pictures)
-        return Pool(pictures, lambda: by_index, split)
+            self._change(images)
+        return Pool(images, lambda: by_index, split)
 
 
-def with_questions(pictures):
-    """Two questions a picture."""
-    pictures.pictures = [
+def with_questions(images):
+    """Two questions an image."""
+    images.images = [
         dataclasses.replace(p, questions=((f'what is in {p.style}?', p.names['en']), ('how many?', 'one')))
-        for p in pictures.pictures
+        for p in images.images
     ]
 
 
-def as_clips(pictures):
+def as_clips(images):
     """Clips of two frames, for all that a task knows."""
-    pictures.blank = np.zeros((2, 8, 8, 3), np.uint8)
+    images.blank = np.zeros((2, 8, 8, 3), np.uint8)
 
 
 @pytest.fixture(scope='module')
@@ -94,18 +94,18 @@ def test_new_words_are_bound_by_the_prompt_alone(pools):
     for episode in words_task.episodes(50, 2, 'random', 'ranked', seed=0):
         support, (query,) = episode.support, episode.query
         assert len(support) == 10 and len(set(episode.candidates)) == 5
-        labels = {part.picture.concept: part.text[1:] for part in support}
+        labels = {part.image.concept: part.text[1:] for part in support}
         assert len(labels) == len(set(labels.values())) == 5
-        assert labels[query.picture.concept] == episode.truth
-        assert query.picture.style == 'fluent-3d' and query.text == ''
-        assert all(part.picture.style != 'fluent-3d' for part in support)
+        assert labels[query.image.concept] == episode.truth
+        assert query.image.style == 'fluent-3d' and query.text == ''
+        assert all(part.image.style != 'fluent-3d' for part in support)
         assert nearest(words_task, episode) == (episode.truth, episode.truth)
         words |= set(episode.candidates)
     assert len(words) > 100  # Drawn anew each time.
 
 
-def test_questions_are_in_the_cluster_of_each_picture(pools):
-    """A picture set may have few pictures to ask about: an interval must not count each question as a picture."""
+def test_questions_are_in_the_cluster_of_each_image(pools):
+    """An image set may have few images to ask about: an interval must not count each question as an image."""
     for one in (names(pools), make('which', task(Which, kinds=KINDS).to_dict(), pools)):
         episodes = [one.episode(i, 0, 'random', 'ranked', seed=0) for i in range(200)]
         pairs = {(e.clusters, tuple(part.key for part in e.query if part.key)) for e in episodes}
@@ -123,7 +123,7 @@ def test_rices_puts_the_most_similar_last(pools):
     named = names(pools, query_split='validation', support_split='validation')
     for episode in named.episodes(30, 2, 'rices', 'ranked', seed=1):
         *_, last, query = episode.parts
-        assert last.picture.concept == query.picture.concept
+        assert last.image.concept == query.image.concept
         assert ' ' + nearest(named, episode)[0] == last.text == ' ' + episode.truth
 
 
@@ -137,9 +137,9 @@ def test_names_that_training_did_not_show(pools):
     for heldout in (True, False):
         named = names(pools, language='ka', heldout=heldout, answers=('language',))
         for episode in named.episodes(20, 2, 'random', 'language', seed=1):
-            *support, query = [part.picture for part in episode.parts]
+            *support, query = [part.image for part in episode.parts]
             assert ('ka' in query.heldout_languages) == heldout
-            assert not any('ka' in picture.heldout_languages for picture in support)
+            assert not any('ka' in image.heldout_languages for image in support)
             assert episode.truth == query.names['ka'] and set(query.names.values()) < set(episode.candidates)
             # Some name of each thing is in the language, whichever thing it is.
             right = episode.references
@@ -164,14 +164,14 @@ def test_facts_are_asked_about_other_things_than_the_examples_show(pools):
         question = episode.query[-1].text.removeprefix(' Question: ').removesuffix(' Answer:')
         questions[question] += 1
         assert set(episode.candidates) <= set(known[question])
-        things = [part.picture.concept for part in episode.parts]
+        things = [part.image.concept for part in episode.parts]
         assert len(set(things)) == 5
         for part in episode.support:
             asked, answer = part.text.removeprefix(' Question: ').split(' Answer: ')
-            assert asked == question and part.picture.names['en'] in known[question][answer]
-        assert episode.query[-1].picture.names['en'] in known[question][episode.truth]
+            assert asked == question and part.image.names['en'] in known[question][answer]
+        assert episode.query[-1].image.names['en'] in known[question][episode.truth]
         (query,) = episode.query
-        assert query.of.words(query.picture) in [f'{a} {query.picture.names["en"]}.' for a in ('A', 'An')]
+        assert query.of.words(query.image) in [f'{a} {query.image.names["en"]}.' for a in ('A', 'An')]
     assert len(questions) > 5 and min(questions.values()) > 200 / len(questions) / 3
 
 
@@ -190,19 +190,19 @@ def test_facts_that_cannot_be_asked_are_refused(pools, changes, says):
 
 
 @pytest.mark.parametrize('asks', [Kinds, YesOrNo, Which])
-def test_questions_about_kinds_are_answered_by_the_pictures(pools, asks):
+def test_questions_about_kinds_are_answered_by_the_images(pools, asks):
     about, truths = make('kinds', task(asks, kinds=KINDS, shots=(2,)).to_dict(), pools), []
     for episode in about.episodes(60, 2, 'random', 'ranked', seed=2):
         assert episode.truth in episode.candidates
         truths.append(episode.truth)
         *earlier, last = episode.parts
-        shown = [kind_of(part.picture, KINDS) for part in episode.parts if part.picture]
+        shown = [kind_of(part.image, KINDS) for part in episode.parts if part.image]
         if asks is Kinds:
             assert [part.text for part in earlier] == [f' {kind}' for kind in shown[:2]] and episode.truth == shown[2]
         elif asks is YesOrNo:
             assert episode.truth == ('yes' if shown[-1] in last.text else 'no')
         else:
-            assert len(shown) == 6 and last.picture is None
+            assert len(shown) == 6 and last.image is None
             two = dict(zip(('first', 'second'), shown[-2:], strict=True))
             if 'which' in last.text:
                 assert two[episode.truth] in last.text
@@ -212,12 +212,12 @@ def test_questions_about_kinds_are_answered_by_the_pictures(pools, asks):
 
 
 @pytest.mark.parametrize('asks', [IsIt, WhichThing])
-def test_questions_that_name_things_are_answered_by_the_pictures(pools, asks):
+def test_questions_that_name_things_are_answered_by_the_images(pools, asks):
     about, truths = make('things', task(asks, shots=(2,)).to_dict(), pools), []
     for episode in about.episodes(60, 2, 'random', 'ranked', seed=2):
         assert episode.truth in episode.candidates
         truths.append(episode.truth)
-        names = [part.picture.names['en'] for part in episode.query if part.picture]
+        names = [part.image.names['en'] for part in episode.query if part.image]
         text = episode.query[-1].text
         if asks is IsIt:
             assert episode.truth == ('yes' if f'is it {with_article(names[0])}?' in text else 'no')
@@ -236,7 +236,7 @@ def test_food_and_plant_do_not_exclude_one_another(pools):
     for asks in (Kinds, YesOrNo, Which):
         about, met = make('kinds', task(asks, kinds=kinds, shots=(2,), query_split='train').to_dict(), pools), set()
         for episode in about.episodes(150, 2, 'random', 'ranked', seed=2):
-            shown = [kind_of(part.picture, kinds) for part in episode.query if part.picture]
+            shown = [kind_of(part.image, kinds) for part in episode.query if part.image]
             met |= set(shown)
             both = {'food', 'plant'}
             assert not both <= set(shown)
@@ -248,7 +248,7 @@ def test_food_and_plant_do_not_exclude_one_another(pools):
         assert met == {'animal', 'food', 'plant', 'vehicle'}
 
 
-def test_a_picture_with_questions_of_its_own():
+def test_an_image_with_questions_of_its_own():
     asked = task(Questions, questions='how many', shots=(1,)).to_dict()
     one = make('count', asked, Pools(with_questions))
     (episode,) = one.episodes(1, 1, 'random', 'ranked', seed=0)
@@ -259,13 +259,13 @@ def test_a_picture_with_questions_of_its_own():
     assert episode.truth == one.baselines(episode)['majority answer'] == 'one'
 
 
-def test_a_tiled_picture_is_asked_about_tile_by_tile():
-    """Each tile reads as a frame of its own, and no example shows the query's picture."""
+def test_a_tiled_image_is_asked_about_tile_by_tile():
+    """Each tile reads as a frame of its own, and no example shows the query's image."""
 
-    def tiled(pictures):
-        with_questions(pictures)
-        pictures.frames = lambda picture: np.arange(5)[:, None, None] + np.full((5, 1, 1), 10 * picture.index)
-        pictures.blank = pictures.frames(pictures.pictures[0])
+    def tiled(images):
+        with_questions(images)
+        images.frames = lambda image: np.arange(5)[:, None, None] + np.full((5, 1, 1), 10 * image.index)
+        images.blank = images.frames(images.images[0])
 
     one = make('where', task(Questions, tiled=True, shots=(1,)).to_dict(), Pools(tiled))
     (episode,) = one.episodes(1, 1, 'random', 'ranked', seed=0)
@@ -273,11 +273,11 @@ def test_a_tiled_picture_is_asked_about_tile_by_tile():
     for parts, says in ((episode.support, ' Question: {} Answer: {}'), (episode.query, ' Question: {} Answer:')):
         *quarters, whole = parts
         assert [part.text for part in quarters] == places
-        picture = whole.picture
-        assert whole.text in [says.format(*texts) for texts in picture.questions]
-        read = np.concatenate([part.of.frames(part.picture) for part in (*quarters, whole)])
-        np.testing.assert_array_equal(read.ravel(), 10 * picture.index + np.array([1, 2, 3, 4, 0]))
-        assert len({str(part.of.identity(part.picture)) for part in parts}) == 5
+        image = whole.image
+        assert whole.text in [says.format(*texts) for texts in image.questions]
+        read = np.concatenate([part.of.frames(part.image) for part in (*quarters, whole)])
+        np.testing.assert_array_equal(read.ravel(), 10 * image.index + np.array([1, 2, 3, 4, 0]))
+        assert len({str(part.of.identity(part.image)) for part in parts}) == 5
     assert episode.support[0].key != episode.query[0].key
 
 
@@ -295,30 +295,30 @@ ONE_SPLIT = [
 
 
 @pytest.mark.parametrize('asks, fields, change', ONE_SPLIT)
-def test_examples_never_show_the_picture_that_is_asked_about(asks, fields, change):
+def test_examples_never_show_the_image_that_is_asked_about(asks, fields, change):
     """Though queries and examples are of one split and one style, and few; and there are as many as the label says."""
 
-    def few(pictures):
+    def few(images):
         if change:
-            change(pictures)
-        if asks is Words:  # Concepts need several pictures of the one style.
-            pictures.pictures = [dataclasses.replace(p, concept=p.subcategory, style='noto') for p in pictures.pictures]
+            change(images)
+        if asks is Words:  # Concepts need several images of the one style.
+            images.images = [dataclasses.replace(p, concept=p.subcategory, style='noto') for p in images.images]
         else:
             kept = collections.Counter()
-            chosen = [p for p in pictures.pictures if p.style == 'noto' and kind_of(p, KINDS)]
-            pictures.pictures = []
-            for picture in chosen:  # Four of each kind.
-                if kept[kind_of(picture, KINDS)] < 4:
-                    kept[kind_of(picture, KINDS)] += 1
-                    pictures.pictures.append(picture)
+            chosen = [p for p in images.images if p.style == 'noto' and kind_of(p, KINDS)]
+            images.images = []
+            for image in chosen:  # Four of each kind.
+                if kept[kind_of(image, KINDS)] < 4:
+                    kept[kind_of(image, KINDS)] += 1
+                    images.images.append(image)
 
     common = dict(shots=(0, 3), query_styles=('noto',), support_styles=('noto',), query_split='train')
     one = make('one', task(asks, **common | dict(support_split='train') | fields).to_dict(), Pools(few))
     for shots in one.shots:
         for support in one.support:
             for episode in one.episodes(60, shots, support, 'ranked', seed=0):
-                asked = {part.picture.index for part in episode.query if part.picture}
-                shown = [part.picture.index for part in episode.support if part.picture]
+                asked = {part.image.index for part in episode.query if part.image}
+                shown = [part.image.index for part in episode.support if part.image]
                 assert asked and not asked & set(shown)
                 classes = one._game.ways if asks is Words else 2 if asks in (Which, WhichThing) else 1
                 assert len(shown) == shots * classes
@@ -333,11 +333,11 @@ def test_examples_never_show_the_picture_that_is_asked_about(asks, fields, chang
 def test_two_things_need_others_to_be_asked_about():
     """Where the query shows the only two things that a third may be confused with, no example could be drawn."""
 
-    def few(pictures):
+    def few(images):
         names = ('red ball', 'blue cup', 'green hat', 'green tree')
-        chosen = [p for p in pictures.pictures if p.style == 'noto'][:4]
+        chosen = [p for p in images.images if p.style == 'noto'][:4]
         renamed = zip(chosen, names, strict=True)
-        pictures.pictures = [dataclasses.replace(p, concept=name, names=dict(en=name)) for p, name in renamed]
+        images.images = [dataclasses.replace(p, concept=name, names=dict(en=name)) for p, name in renamed]
 
     common = dict(query_styles=('noto',), support_styles=('noto',), query_split='train', support_split='train')
     with pytest.raises(ValueError, match='only 2 others with no word in common'):
@@ -350,7 +350,7 @@ def test_two_things_need_others_to_be_asked_about():
 def test_new_words_may_show_the_thing_itself_in_another_style(pools):
     asked = new_words(pools, ways=3, shots=(1,), support_styles=('noto', 'noto-v1'))
     assert all(
-        episode.query[0].picture.concept in {part.picture.concept for part in episode.support}
+        episode.query[0].image.concept in {part.image.concept for part in episode.support}
         for episode in asked.episodes(10, 1, 'random', 'ranked', 0)
     )
 
@@ -359,7 +359,7 @@ def test_an_episode_that_shows_its_own_answer_is_never_asked(pools):
     """Where a game forgets it, the task does not."""
     named = names(pools, query_split='validation', support_split='validation')
     named._game.places_without = lambda indices, query: np.flatnonzero(indices == query.index)
-    with pytest.raises(RuntimeError, match='the examples of episode 0 show the picture that it asks about'):
+    with pytest.raises(RuntimeError, match='the examples of episode 0 show the image that it asks about'):
         list(named.episodes(1, 1, 'random', 'ranked', 0))
 
 
@@ -401,36 +401,36 @@ def test_a_seed_asks_the_same_for_ever(pools, name):
     one, digest = make(name, task(asks, **fields, **HELD_OUT).to_dict(), pools), hashlib.sha256()
     for shots, support, answers in settings:
         for e in one.episodes(30, shots, support, answers, 3):
-            parts = [(p.picture and (p.picture.index, p.picture.backward), p.text) for p in e.parts]
+            parts = [(p.image and (p.image.index, p.image.backward), p.text) for p in e.parts]
             found = one._game.nearest(e), one._game.majority
             digest.update(repr((parts, e.truth, e.candidates, (), *found)).encode())
     assert digest.hexdigest()[:16] == expected
 
 
-def test_shuffled_pictures_are_those_of_other_prompts(pools):
+def test_shuffled_images_are_those_of_other_prompts(pools):
     named = names(pools, query_styles=('fluent-3d',), support_styles=('noto',))
     episodes = list(named.episodes(30, 4, 'random', 'ranked', seed=0))
     other = shuffled(episodes, 0)
     for side in ('support', 'query'):
         before, after = ([part for e in some for part in getattr(e, side)] for some in (episodes, other))
         assert [part.text for part in before] == [part.text for part in after]
-        assert sorted(p.picture.index for p in before) == sorted(p.picture.index for p in after)
-        assert sum(a.picture == b.picture for a, b in zip(before, after, strict=True)) <= len(before) // 10
+        assert sorted(p.image.index for p in before) == sorted(p.image.index for p in after)
+        assert sum(a.image == b.image for a, b in zip(before, after, strict=True)) <= len(before) // 10
     assert [e.truth for e in other] == [e.truth for e in episodes]
     assert shuffled(episodes, 0) == other != shuffled(episodes, 1)
 
 
-def test_shuffled_pictures_are_right_by_chance_where_there_are_few():
-    """Of four pictures, each is right for a question in a quarter of its places, whatever the others are."""
+def test_shuffled_images_are_right_by_chance_where_there_are_few():
+    """Of four images, each is right for a question in a quarter of its places, whatever the others are."""
     pool = Pools().open('train')
-    parts = [Part(picture, pool, '') for picture in pool.pictures.pictures[:4]]
+    parts = [Part(image, pool, '') for image in pool.images.images[:4]]
     rng = np.random.default_rng(0)
     episodes = [Episode((), (parts[i],), 'dog') for i in rng.integers(4, size=4000)]
     same = [a.query[0].key == b.query[0].key for a, b in zip(episodes, shuffled(episodes, 0), strict=True)]
     assert np.mean(same) == pytest.approx(0.25, abs=0.03)
 
 
-def test_examples_without_pictures_where_there_are_none_with(pools):
+def test_examples_without_images_where_there_are_none_with(pools):
     """The paper's prompts at zero shots (appendix A.2): two examples of text alone, where the answer is written."""
     plain, named = names(pools), names(pools, text_examples=2)
 
@@ -457,22 +457,22 @@ def test_examples_without_pictures_where_there_are_none_with(pools):
         (Names, dict(max_new_tokens=-1), 'max_new_tokens is -1. It must be 0 or more'),
         (Words, dict(ways=500), '500 classes'),
         (Names, dict(language='xx'), "'xx'"),
-        (Names, dict(shots=(0, 5000)), '5000 shots need 5000 pictures that have a name'),
+        (Names, dict(shots=(0, 5000)), '5000 shots need 5000 images that have a name'),
         (
             Names,
             dict(query_split='validation', support_split='train'),
-            '0 pictures to ask about that show what the support shows',
+            '0 images to ask about that show what the support shows',
         ),
         (Kinds, {}, 'two kinds'),
-        (Questions, {}, 'No picture of the data set has a question'),
-        (Questions, dict(tiled=True), 'Tiles are shown of pictures with 5 or 10 frames, .* and these have 1'),
+        (Questions, {}, 'No image of the data set has a question'),
+        (Questions, dict(tiled=True), 'Tiles are shown of images with 5 or 10 frames, .* and these have 1'),
         (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),
         (WhichThing, dict(questions='who'), "`questions` is 'who', but no question begins so"),
-        (IsIt, dict(query_split='validation', support_split='train'), 'no picture to ask about shows a thing'),
+        (IsIt, dict(query_split='validation', support_split='train'), 'no image to ask about shows a thing'),
         (Direction, {}, 'only clips'),
         (Names, dict(query_styles=('ntoo',)), 'ntoo'),
         (Names, dict(query_split='tset'), 'tset'),
-        (Which, dict(kinds=KINDS, orders=6), 'orders is 6, but an example of this game has several pictures'),
+        (Which, dict(kinds=KINDS, orders=6), 'orders is 6, but an example of this game has several images'),
     ],
 )
 def test_what_makes_no_sense_is_refused(pools, asks, fields, message):
@@ -494,9 +494,9 @@ def test_a_field_that_a_task_does_not_have_is_refused():
 
 
 def test_the_language_is_asked_among_the_names_of_five_things():
-    def four_things(pictures):
-        kept = sorted(pictures.by_concept)[:OTHER_THINGS]
-        pictures.pictures = [picture for picture in pictures.pictures if picture.concept in kept]
+    def four_things(images):
+        kept = sorted(images.by_concept)[:OTHER_THINGS]
+        images.images = [image for image in images.images if image.concept in kept]
 
     with pytest.raises(ValueError, match='need 5 things with names, but the support shows only 4'):
         names(Pools(four_things), shots=(0,), answers=('language',), query_split='test', support_split='test')

@@ -24,27 +24,27 @@ from flamingo_jax.few_shot.which_thing import WhichThing
 from flamingo_jax.few_shot.words import Words
 from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.augment import mirror
-from flamingo_jax.inputs.images import QUARTERS, PictureFormat
+from flamingo_jax.inputs.images import QUARTERS, ImageFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.prompts import ASKS, chat, encode_prompt
 from flamingo_jax.inputs.rows import RowFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import fingerprint
-from flamingo_jax.inputs.sources.picture_set import PictureSet
+from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.training.objectives.told import Told
 
 SAMPLE = str(pathlib.Path(__file__).parents[2] / 'data/picture_dictionary/sample')
 
 
 @pytest.fixture(scope='module')
-def pictures():
-    return PictureSet(SAMPLE, 'train', PictureFormat(8))
+def images():
+    return ImageSet(SAMPLE, 'train', ImageFormat(8))
 
 
 @pytest.fixture
-def texts(pictures, tmp_path):
+def texts(images, tmp_path):
     """A file with a text and a dialogue of two turns about each of eight things."""
-    names = sorted({found[0].names['en'] for found in pictures.by_concept.values()})[:8]
+    names = sorted({found[0].names['en'] for found in images.by_concept.values()})[:8]
     lines = [dict(name=name, says=f'A {name}', text=f' is a {name}.') for name in names]
     turns = [['Why?', 'So.'], ['And?', 'No.']]
     lines += [dict(name=name, says=f'Here is a {name}.', turns=turns) for name in names]
@@ -53,14 +53,14 @@ def texts(pictures, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def languages(pictures):
+def languages(images):
     """All languages, so that held-out ones come up."""
-    return tuple(sorted(pictures.pictures[0].names))
+    return tuple(sorted(images.images[0].names))
 
 
 @pytest.fixture
-def documents(pictures, monkeypatch):
-    """A function that gives (chunks, pictures drawn of a concept, in order) of some documents."""
+def documents(images, monkeypatch):
+    """A function that gives (chunks, images drawn of a concept, in order) of some documents."""
     drawn, of_concept = [], Sequences.of_concept
 
     def watched(self, *args):
@@ -70,7 +70,7 @@ def documents(pictures, monkeypatch):
     monkeypatch.setattr(Sequences, 'of_concept', watched)
 
     def documents(*games, shots=10, number=150):
-        few_shot = Drawing(pictures, shots, {str(i): game for i, game in enumerate(games)})
+        few_shot = Drawing(images, shots, {str(i): game for i, game in enumerate(games)})
         for seed in range(number):
             drawn.clear()
             yield few_shot.document(0, np.random.default_rng(seed)), list(drawn)
@@ -83,14 +83,14 @@ def test_words_give_each_concept_one_word_in_a_document(documents):
     for chunks, drawn in documents(game(Words, text_keys=0.0, blend=0.0, real_words=0.0)):
         assert len(chunks) == len(drawn) == 10
         words, seen = {}, set()
-        for chunk, picture in zip(chunks, drawn, strict=True):
+        for chunk, image in zip(chunks, drawn, strict=True):
             prompt, label = chunk.texts
             assert prompt == '' and label[0] == ' '
-            assert words.setdefault(picture.concept, label) == label
+            assert words.setdefault(image.concept, label) == label
             # Only a word that came before can be known.
-            assert chunk.weights == (0.0, 1.0 if picture.concept in seen else 0.0)
-            seen.add(picture.concept)
-            labels_of.setdefault(picture.concept, set()).add(label)
+            assert chunk.weights == (0.0, 1.0 if image.concept in seen else 0.0)
+            seen.add(image.concept)
+            labels_of.setdefault(image.concept, set()).add(label)
         assert len(set(words.values())) == len(words) <= 5
     assert max(map(len, labels_of.values())) > 1  # The next document calls it otherwise.
 
@@ -104,29 +104,27 @@ def test_no_style_twice_running(documents, one):
 def test_text_keys_are_names_with_the_same_words(documents):
     number = 0
     for chunks, drawn in documents(game(Words, text_keys=1.0, blend=0.0, real_words=0.0)):
-        with_picture = iter(drawn)
+        with_image = iter(drawn)
         words = {}
         for chunk in chunks:
-            if chunk.picture is None:
+            if chunk.image is None:
                 name, prompt, label = chunk.texts
                 number += 1
                 assert chunk.weights[:2] == (0.0, 0.0)
             else:
-                name, (prompt, label) = ' ' + next(with_picture).names['en'], chunk.texts
+                name, (prompt, label) = ' ' + next(with_image).names['en'], chunk.texts
             assert prompt == '' and words.setdefault(name, label) == label
     assert 500 < number < 1000  # About half of 1,500.
 
 
-def test_held_out_languages_are_never_named(documents, pictures):
+def test_held_out_languages_are_never_named(documents, images):
     """Neither as an answer, nor as a key, nor as a label borrowed from another concept."""
-    forbidden = {
-        (language, picture.names[language]) for picture in pictures.pictures for language in picture.heldout_languages
-    }
+    forbidden = {(language, image.names[language]) for image in images.images for language in image.heldout_languages}
     allowed = {
         (language, name)
-        for picture in pictures.pictures
-        for language, name in picture.names.items()
-        if language not in picture.heldout_languages
+        for image in images.images
+        for language, name in image.names.items()
+        if language not in image.heldout_languages
     }
     checked = 0
     for language in sorted({language for language, _ in forbidden})[:8]:
@@ -145,7 +143,7 @@ def test_held_out_languages_are_never_named(documents, pictures):
 def test_names_are_true(documents, languages):
     skipped = 0
     for chunks, drawn in documents(game(Names, languages=languages), number=60):
-        assert len(drawn) == 10 and len({picture.concept for picture in drawn}) == 10
+        assert len(drawn) == 10 and len({image.concept for image in drawn}) == 10
         # The language is not said: it is one that fits every chunk.
         fitting = [
             language
@@ -158,63 +156,63 @@ def test_names_are_true(documents, languages):
     assert skipped > 0
 
 
-def test_names_are_of_things_that_have_one_in_the_language(pictures):
-    named = set(sorted(pictures.by_concept)[:12])
-    whole = pictures.only(())
-    whole.pictures = [
+def test_names_are_of_things_that_have_one_in_the_language(images):
+    named = set(sorted(images.by_concept)[:12])
+    whole = images.only(())
+    whole.images = [
         dataclasses.replace(
             p, names=p.names if p.concept in named else {'en': p.names['en']}, heldout_languages=frozenset()
         )
-        for p in whole.pictures
+        for p in whole.images
     ]
     few = whole.only(())
     few_shot = Drawing(few, 10, dict(name=game(Names, languages=('fr',))))
-    true = {' ' + p.names['fr'] for p in few.pictures if p.concept in named}
+    true = {' ' + p.names['fr'] for p in few.images if p.concept in named}
     for seed in range(20):
         texts = [chunk.texts[1] for chunk in few_shot.document(0, np.random.default_rng(seed))]
         assert len(texts) == 10 and set(texts) <= true
-    with pytest.raises(ValueError, match="13 pictures need 13 concepts, .* has 12 .* 'fr'.*`shots`.*`repeats`"):
+    with pytest.raises(ValueError, match="13 images need 13 concepts, .* has 12 .* 'fr'.*`shots`.*`repeats`"):
         Drawing(few, 13, dict(name=game(Names, languages=('en', 'fr'))))
 
 
 @pytest.mark.parametrize('things', [2, 3])
-def test_few_things_are_enough_where_sequences_may_repeat_them(pictures, things):
-    """As one's own pictures of three things, with four pictures a sequence."""
-    whole = pictures.only(())
-    named = sorted({p.concept for p in whole.pictures if 'en' in p.names})[:things]
-    whole.pictures = [p for p in whole.pictures if p.concept in named]
+def test_few_things_are_enough_where_sequences_may_repeat_them(images, things):
+    """As one's own images of three things, with four images a sequence."""
+    whole = images.only(())
+    named = sorted({p.concept for p in whole.images if 'en' in p.names})[:things]
+    whole.images = [p for p in whole.images if p.concept in named]
     few = whole.only(())
     drawn = Drawing(few, 4, dict(name=game(Names, repeats=0.5)))
     for seed in range(20):
         texts = [chunk.texts[1] for chunk in drawn.document(0, np.random.default_rng(seed))]
         assert len(texts) == 4 and len(set(texts)) > 1 or seed
-    whole.pictures = [p for p in whole.pictures if p.concept == named[0]]
-    with pytest.raises(ValueError, match='4 pictures need 2 concepts, .* has 1 concepts .* Give more things'):
+    whole.images = [p for p in whole.images if p.concept == named[0]]
+    with pytest.raises(ValueError, match='4 images need 2 concepts, .* has 1 concepts .* Give more things'):
         Drawing(whole.only(()), 4, dict(name=game(Names, repeats=0.5)))
 
 
-def test_a_blend_is_a_mixture_of_two_pictures(documents, pictures):
+def test_a_blend_is_a_mixture_of_two_images(documents, images):
     blends = 0
     for chunks, shown in documents(game(Words, blend=1.0, text_keys=0.0, real_words=0.0), number=10):
         drawn = iter(shown)
         blends += len(shown) - len(chunks)
         partners = collections.defaultdict(set)  # Of each class.
         for chunk in chunks:
-            picture, frames = next(drawn), chunk.picture()
+            image, frames = next(drawn), chunk.image()
             assert frames.dtype == np.uint8 and frames.shape == (1, 8, 8, 3)
-            own = pictures.frames(picture)
+            own = images.frames(image)
             if not any((frames == way).all() for way in (own, mirror(own))):
-                partners[picture.concept].add(next(drawn).concept)
+                partners[image.concept].add(next(drawn).concept)
         assert all(len(others) == 1 for others in partners.values()) and next(drawn, None) is None
         assert len(partners) == len({chunk.texts[-1] for chunk in chunks})
     assert blends == 100
 
 
-def test_the_generator_decides_everything(pictures, languages):
+def test_the_generator_decides_everything(images, languages):
     def first(seed):
         games = dict(bind=game(Words, languages=languages), name=game(Names, languages=languages))
-        chunks = Drawing(pictures, 10, games).document(0, np.random.default_rng(seed))
-        return [(chunk.texts, chunk.weights) for chunk in chunks], [c.picture() for c in chunks if c.picture]
+        chunks = Drawing(images, 10, games).document(0, np.random.default_rng(seed))
+        return [(chunk.texts, chunk.weights) for chunk in chunks], [c.image() for c in chunks if c.image]
 
     one, again, other = first(3), first(3), first(4)
     assert one[0] == again[0] != other[0]
@@ -222,19 +220,17 @@ def test_the_generator_decides_everything(pictures, languages):
         np.testing.assert_array_equal(a, b)
 
 
-def test_pictures_that_left_and_right_tell_apart_are_not_mirrored():
+def test_images_that_left_and_right_tell_apart_are_not_mirrored():
     def shown(flip):
         source = FewShot(path=SAMPLE, shots=4, games=dict(name=game(Names)), flip=flip)
-        opened, rng = source.open(PictureFormat(16)), np.random.default_rng(0)
-        return [chunk.picture() for _ in range(20) for chunk in opened.document(0, rng)]
+        opened, rng = source.open(ImageFormat(16)), np.random.default_rng(0)
+        return [chunk.image() for _ in range(20) for chunk in opened.document(0, rng)]
 
     both = list(zip(shown(True), shown(False), strict=True))
     assert all(any((a == way).all() for way in (b, mirror(b))) for a, b in both)
     assert 20 < sum((a != b).any() for a, b in both) < 60
     set_of_own = {
-        frames.tobytes()
-        for p in [PictureSet(SAMPLE, 'train', PictureFormat(16))]
-        for frames in map(p.frames, p.pictures)
+        frames.tobytes() for p in [ImageSet(SAMPLE, 'train', ImageFormat(16))] for frames in map(p.frames, p.images)
     }
     assert {b.tobytes() for _, b in both} <= set_of_own
 
@@ -257,24 +253,24 @@ KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
         (
             game(Words, classes=(2, 500)),
             10,
-            '500 classes need at least 1000 concepts; the picture set has .* Reduce `classes`',
+            '500 classes need at least 1000 concepts; the image set has .* Reduce `classes`',
         ),
         (game(Words, languages=('en', 'xx')), 10, r"no names in \['xx'\]. Its languages are .*'en'"),
-        (game(Names), 5000, "5000 pictures need 5000 concepts, .* concepts with a name in 'en'"),
+        (game(Names), 5000, "5000 images need 5000 concepts, .* concepts with a name in 'en'"),
         (game(Names, share=0.0), 10, 'no game'),
         (game(Names, share=-0.5), 10, 'share of the game .* is -0.5'),
         (game(Words, classes=(5, 2)), 10, '`classes` of the game are \\(5, 2\\)'),
         (game(Kinds), 10, 'two kinds'),
         (game(Kinds, kinds={'food': 'food', 'plant': 'plant'}), 10, 'at least two kinds that exclude each other'),
-        (game(Questions), 10, 'No picture of the data set has a question'),
+        (game(Questions), 10, 'No image of the data set has a question'),
         (game(Questions, questions='who'), 10, "a question that begins with 'who'. Change `questions`"),
-        (game(Questions, tiled=True), 10, 'Tiles are shown of pictures with 5 or 10 frames, .* and these have 1'),
+        (game(Questions, tiled=True), 10, 'Tiles are shown of images with 5 or 10 frames, .* and these have 1'),
         (game(Direction), 10, 'clips'),
     ],
 )
-def test_sequences_that_the_pictures_do_not_allow_are_refused(pictures, one, shots, message):
+def test_sequences_that_the_images_do_not_allow_are_refused(images, one, shots, message):
     with pytest.raises(ValueError, match=message):
-        Drawing(pictures, shots, dict(one=one))
+        Drawing(images, shots, dict(one=one))
 
 
 def test_a_field_that_a_game_does_not_have_is_refused():
@@ -284,37 +280,37 @@ def test_a_field_that_a_game_does_not_have_is_refused():
 
 @pytest.mark.parametrize('shots', [1, 2, 6])
 def test_names_may_come_again(documents, shots):
-    """As few pictures as two may be of one concept; one alone cannot come again."""
+    """As few images as two may be of one concept; one alone cannot come again."""
     repeated = 0
     for _, drawn in documents(game(Names, repeats=1.0), shots=shots, number=30):
-        repeated += len({picture.concept for picture in drawn}) < len(drawn) == shots
+        repeated += len({image.concept for image in drawn}) < len(drawn) == shots
     assert repeated > 20 if shots > 1 else repeated == 0
 
 
-def test_similar_pictures_are_by_others_and_the_nearest_comes_last(pictures, tmp_path):
+def test_similar_images_are_by_others_and_the_nearest_comes_last(images, tmp_path):
     """As RICES takes them: the most similar by one other artist, or by all others, whatever they show."""
-    known = np.random.default_rng(0).standard_normal((len(pictures.pictures), 16)).astype(np.float16)
+    known = np.random.default_rng(0).standard_normal((len(images.images), 16)).astype(np.float16)
     np.save(tmp_path / 'train.npy', known[:, None, None, None])
     about = dict(data=fingerprint(open_split(SAMPLE, 'train')), trunk='abc', image_size=8, fit='pad')
     (tmp_path / 'train.json').write_text(json.dumps(about))
-    read = PictureSet(SAMPLE, 'train', PictureFormat(8, 'pad', 1, 16, 'abc'), features=str(tmp_path))
+    read = ImageSet(SAMPLE, 'train', ImageFormat(8, 'pad', 1, 16, 'abc'), features=str(tmp_path))
     similar = Drawing(read, 4, dict(name=game(Names, similar=1.0)))
     rows = known / np.linalg.norm(known.astype(np.float32), axis=1, keepdims=True)
-    place, by = {row.tobytes(): i for i, row in enumerate(known)}, np.array([p.style for p in read.pictures])
+    place, by = {row.tobytes(): i for i, row in enumerate(known)}, np.array([p.style for p in read.images])
     asked, one_artist = set(), 0
     for seed in range(100):
-        shown = [place[c.picture().tobytes()] for c in similar.document(0, np.random.default_rng(seed))]
+        shown = [place[c.image().tobytes()] for c in similar.document(0, np.random.default_rng(seed))]
         *examples, last = shown
         cosines = rows @ rows[last]
         styles = {by[i] for i in examples}
         among = cosines[np.isin(by, list(styles)) if len(styles) == 1 else by != by[last]]
         assert by[last] not in styles
         np.testing.assert_allclose(cosines[examples], np.sort(among)[-3:], atol=1e-6)
-        asked.add(read.pictures[last].concept)
+        asked.add(read.images[last].concept)
         one_artist += len(styles) == 1
     assert len(asked) > 50 and 40 < one_artist < 80
     with pytest.raises(ValueError, match='Give `features`'):
-        Drawing(pictures, 4, dict(name=game(Names, similar=0.5)))
+        Drawing(images, 4, dict(name=game(Names, similar=0.5)))
     with pytest.raises(ValueError, match='at least two styles'):
         Drawing(read.only((str(by[0]),)), 4, dict(name=game(Names, similar=0.5)))
 
@@ -323,7 +319,7 @@ def test_questions_ask_for_kinds_and_for_one_of_two(documents):
     for one in (Kinds, YesOrNo, Which):
         answers = set()
         for chunks, _ in documents(game(one, kinds=KINDS), shots=6, number=20):
-            assert sum(chunk.picture is not None for chunk in chunks) == 6
+            assert sum(chunk.image is not None for chunk in chunks) == 6
             asked = [chunk for chunk in chunks if chunk.weights[-1]]
             assert len(asked) == (3 if one is Which else 6)
             answers |= {chunk.texts[-1] for chunk in asked}
@@ -338,9 +334,9 @@ def test_questions_name_a_thing_that_is_there_or_one_with_other_words(documents)
     answers, alike, forms = collections.Counter(), 0, set()
     subcategories = {}
     for chunks, drawn in documents(game(IsIt, forms=('is it {}?', 'can you see {}?')), shots=6, number=100):
-        for chunk, picture in zip(chunks, drawn, strict=True):
-            name = picture.names['en']
-            subcategories[name] = picture.subcategory
+        for chunk, image in zip(chunks, drawn, strict=True):
+            name = image.names['en']
+            subcategories[name] = image.subcategory
             question, answer = chunk.texts
             form, thing = re.fullmatch(r' Question: (is it|can you see) (?:an? )?(.+)\? Answer:', question).groups()
             forms.add(form)
@@ -350,7 +346,7 @@ def test_questions_name_a_thing_that_is_there_or_one_with_other_words(documents)
                 assert thing == name
             else:
                 assert not set(thing.split()) & set(name.lower().split())
-                alike += subcategories.get(thing) == picture.subcategory
+                alike += subcategories.get(thing) == image.subcategory
     assert set(answers) == {' yes', ' no'} and 250 < answers[' yes'] < 350 and forms == {'is it', 'can you see'}
     assert 60 < alike < 240
 
@@ -359,7 +355,7 @@ def test_one_of_two_things_is_asked_for_by_its_name(documents):
     answers = set()
     for chunks, drawn in documents(game(WhichThing), shots=6, number=30):
         for i, asked in enumerate(chunks[2::3]):
-            names = [picture.names['en'] for picture in drawn[2 * i : 2 * i + 2]]
+            names = [image.names['en'] for image in drawn[2 * i : 2 * i + 2]]
             one, two, (question, answer) = chunks[3 * i].texts, chunks[3 * i + 1].texts, asked.texts
             assert (one, two) == ((' first',), (' second',)) and asked.weights == (0.0, 1.0)
             place = ('first', 'second').index(answer[1:] if 'which' in question else question.split()[4][:-1])
@@ -368,15 +364,15 @@ def test_one_of_two_things_is_asked_for_by_its_name(documents):
     assert {'first', 'second'} < answers
 
 
-def test_no_question_has_two_right_answers(documents, pictures):
+def test_no_question_has_two_right_answers(documents, images):
     """A tomato is a food and a plant."""
     kinds = KINDS | {'plant': 'plant'}
-    of_kind = by_kind(pictures, kinds)
-    kind_of_frames = {pictures.frames(p).tobytes(): kind for kind, of in of_kind.items() for p in of}
+    of_kind = by_kind(images, kinds)
+    kind_of_frames = {images.frames(p).tobytes(): kind for kind, of in of_kind.items() for p in of}
     met = set()
     for chunks, _ in documents(game(YesOrNo, kinds=kinds), number=30):
         for chunk in chunks:
-            frames = chunk.picture()
+            frames = chunk.image()
             own = {kind_of_frames.get(f.tobytes()) for f in (frames, mirror(frames))} - {None}
             met |= {(kind, chunk.texts) for kind in own}
     asked = {(kind, question, answer) for kind, (question, answer) in met}
@@ -387,8 +383,7 @@ def test_no_question_has_two_right_answers(documents, pictures):
     for chunks, _ in documents(game(Which, kinds=kinds), number=60):
         for one, other, _ in zip(*[iter(chunks)] * 3, strict=True):
             shown = [
-                {kind_of_frames.get(f.tobytes()) for f in (c.picture(), mirror(c.picture()))} - {None}
-                for c in (one, other)
+                {kind_of_frames.get(f.tobytes()) for f in (c.image(), mirror(c.image()))} - {None} for c in (one, other)
             ]
             pairs |= {frozenset((a, b)) for a in shown[0] for b in shown[1]}
     assert frozenset(('food', 'animal')) in pairs and frozenset(('food', 'plant')) not in pairs
@@ -397,10 +392,10 @@ def test_no_question_has_two_right_answers(documents, pictures):
 def test_texts_and_dialogues_are_about_what_is_shown(documents, texts):
     kinds = collections.Counter()
     for chunks, drawn in documents(game(Texts, path=texts), shots=3, number=40):
-        shown = [chunk for chunk in chunks if chunk.picture]
-        assert all(picture.names['en'] in chunk.says for picture, chunk in zip(drawn, shown, strict=True))
+        shown = [chunk for chunk in chunks if chunk.image]
+        assert all(image.names['en'] in chunk.says for image, chunk in zip(drawn, shown, strict=True))
         for i, chunk in enumerate(chunks):
-            if not chunk.picture:  # What comes before a dialogue's picture.
+            if not chunk.image:  # What comes before a dialogue's image.
                 assert (chunk.texts, chunk.weights, chunk.marks) == ((ASKS,), (0.0,), True)
                 assert chunks[i + 1].says.startswith('Here is')
                 continue
@@ -415,13 +410,13 @@ def test_texts_and_dialogues_are_about_what_is_shown(documents, texts):
     assert min(kinds['Here'], kinds.total() - kinds['Here']) > 30
 
 
-def test_a_chat_is_asked_as_its_dialogues_are_trained_on(pictures, texts, tokenizer):
-    few = Drawing(pictures, 1, dict(talk=game(Texts, path=texts)))
+def test_a_chat_is_asked_as_its_dialogues_are_trained_on(images, texts, tokenizer):
+    few = Drawing(images, 1, dict(talk=game(Texts, path=texts)))
     dialogues = [few.document(0, np.random.default_rng(seed)) for seed in range(20)]
     begin, chunk = next(chunks for chunks in dialogues if len(chunks) == 2)
     rng, blank = np.random.default_rng(0), np.zeros((1, 8, 8, 3), np.uint8)
     row = Told.of([begin, chunk], tokenizer, blank, rng, RowFormat(200, 1))
-    prompt, frames = encode_prompt(chat([blank[0], ' Why?'], 'So.', 'And?'), tokenizer, PictureFormat(8))
+    prompt, frames = encode_prompt(chat([blank[0], ' Why?'], 'So.', 'And?'), tokenizer, ImageFormat(8))
     assert row.tokens[: len(prompt)].tolist() == prompt and len(frames) == 1
     words = [tokenizer.decode([row.tokens[at + 1]]) for at in row.at[row.weights > 0]]
     assert ''.join(words).replace(' ', '') == 'So.<|im_end|>No.<|im_end|><EOC>'
@@ -439,19 +434,19 @@ def test_an_answer_ends_with_a_sentence():
         assert whole_sentences(f'{sentence} a') == sentence
 
 
-def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_before_its_questions(pictures):
-    tiled, asks = pictures.only(()), (('where is it?', 'top left'), ('what is it?', 'a cat'))
-    tiled.pictures = [dataclasses.replace(picture, questions=asks) for picture in tiled.pictures]
+def test_a_tiled_image_is_shown_in_quarters_and_as_a_whole_before_its_questions(images):
+    tiled, asks = images.only(()), (('where is it?', 'top left'), ('what is it?', 'a cat'))
+    tiled.images = [dataclasses.replace(image, questions=asks) for image in tiled.images]
     tiled.blank = np.zeros((5, 8, 8, 3), np.uint8)
-    tiled.frames = lambda picture, view: np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros_like(tiled.blank)
+    tiled.frames = lambda image, view: np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros_like(tiled.blank)
     numbers = set()
     for seed in range(20):
         one = Drawing(tiled, 1, dict(one=game(Questions, each=2, tiled=True)))
         *quarters, whole, question = chunks = one.document(0, np.random.default_rng(seed))
-        if question.picture is not None:  # One question was drawn twice.
+        if question.image is not None:  # One question was drawn twice.
             *quarters, whole = chunks
-        assert [chunk.picture().shape for chunk in (*quarters, whole)] == [(1, 8, 8, 3)] * 5
-        assert [chunk.picture().max() for chunk in (*quarters, whole)] == [1, 2, 3, 4, 0]
+        assert [chunk.image().shape for chunk in (*quarters, whole)] == [(1, 8, 8, 3)] * 5
+        assert [chunk.image().max() for chunk in (*quarters, whole)] == [1, 2, 3, 4, 0]
         assert [chunk.texts for chunk in quarters] == [(f' {place}',) for place in QUARTERS]
         assert all(chunk.weights == (0.0,) for chunk in quarters)
         about = [chunk for chunk in chunks if len(chunk.texts) == 2]
@@ -462,11 +457,11 @@ def test_a_tiled_picture_is_shown_in_quarters_and_as_a_whole_before_its_question
     assert numbers == {1, 2}
 
 
-def test_only_questions_that_begin_so_are_asked(pictures):
-    """Of the pictures, too, those alone that have one."""
-    some = pictures.only(())
+def test_only_questions_that_begin_so_are_asked(images):
+    """Of the images, too, those alone that have one."""
+    some = images.only(())
     asks = ((('where is it?', 'top left'), ('what is it?', 'a cat')), (('where else?', 'below'),), ())
-    some.pictures = [dataclasses.replace(p, questions=asks[i % 3]) for i, p in enumerate(some.pictures)]
+    some.images = [dataclasses.replace(p, questions=asks[i % 3]) for i, p in enumerate(some.images)]
     chunks = Drawing(some, 40, dict(one=game(Questions, questions='where'))).document(0, np.random.default_rng(0))
     assert {chunk.texts for chunk in chunks} == {
         (' Question: where is it? Answer:', ' top left'),
@@ -474,13 +469,13 @@ def test_only_questions_that_begin_so_are_asked(pictures):
     }
 
 
-def test_texts_that_are_not_there_or_too_few_are_refused(pictures, texts):
+def test_texts_that_are_not_there_or_too_few_are_refused(images, texts):
     for path, shots, error, says in (
         ('nowhere.jsonl', 3, FileNotFoundError, 'data/picture_texts'),
         (texts, 9, ValueError, 'only 8 of the things'),
     ):
         with pytest.raises(error, match=says):
-            Drawing(pictures, shots, dict(go_on=game(Texts, path=path)))
+            Drawing(images, shots, dict(go_on=game(Texts, path=path)))
 
 
 # What these games drew when they were made.
@@ -498,16 +493,16 @@ DRAWN = dict(
 
 
 @pytest.mark.parametrize('name', DRAWN)
-def test_a_seed_draws_the_same_sequences_for_ever(pictures, languages, name):
+def test_a_seed_draws_the_same_sequences_for_ever(images, languages, name):
     """Texts, weights and pixels, bit for bit: published losses can be had again."""
     expected, shots, one = DRAWN[name]
     if name in ('words', 'names'):
         one.languages = languages
-    few = pictures.only(())
+    few = images.only(())
     if name == 'questions':
-        few.pictures = [
+        few.images = [
             dataclasses.replace(p, questions=((f'what is in {p.style}?', p.names['en']), ('how many?', 'one')))
-            for p in few.pictures
+            for p in few.images
         ]
     elif name == 'direction':
         few.blank = np.zeros((2, 8, 8, 3), np.uint8)  # Clips, for all that it knows.
@@ -515,23 +510,23 @@ def test_a_seed_draws_the_same_sequences_for_ever(pictures, languages, name):
     for seed in range(40):
         for chunk in few_shot.document(0, np.random.default_rng(seed)):
             digest.update(repr((tuple(chunk.texts), tuple(map(float, chunk.weights)))).encode())
-            if chunk.picture:
-                digest.update(np.ascontiguousarray(chunk.picture()).tobytes())
+            if chunk.image:
+                digest.update(np.ascontiguousarray(chunk.image()).tobytes())
     assert digest.hexdigest()[:16] == expected
 
 
 def test_an_empty_batch_and_no_shots_are_refused():
     for field in ('batch_size', 'shots'):
         with pytest.raises(ValueError, match=f'{field} is 0. It must be 1 or more'):
-            FewShot(path=SAMPLE, games=dict(name=game(Names)), **{field: 0}).open(PictureFormat(8))
+            FewShot(path=SAMPLE, games=dict(name=game(Names)), **{field: 0}).open(ImageFormat(8))
 
 
-def test_a_mixture_is_drawn_by_name_and_share(pictures):
+def test_a_mixture_is_drawn_by_name_and_share(images):
     """In whatever order a config lists its games, and whatever has no share."""
     one = dict(bind=game(Words, share=0.6), name=game(Names, share=0.4))
     other = dict(name=game(Names, share=4.0), bind=game(Words, share=6.0), kind=game(Kinds, share=0.0))
     texts = [
-        [[chunk.texts for chunk in Drawing(pictures, 4, games).document(0, np.random.default_rng(i))] for i in range(9)]
+        [[chunk.texts for chunk in Drawing(images, 4, games).document(0, np.random.default_rng(i))] for i in range(9)]
         for games in (one, other)
     ]
     assert texts[0] == texts[1]

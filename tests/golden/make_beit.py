@@ -22,7 +22,7 @@ SIZES = dict(
 
 
 def images(size: int) -> np.ndarray:
-    """Two pictures."""
+    """Two images."""
     return np.random.RandomState(0).randint(0, 256, (2, size, size, 3)).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Writes efficientnet_lite0.npz: features and class of two pictures, by timm with the published weights.
+"""Writes efficientnet_lite0.npz: features and class of two images, by timm with the published weights.
 
 Run where torch and timm are installed: python tests/golden/make_efficientnet.py
 """
@@ -21,7 +21,7 @@ def published(size: int, state: dict):
     return model
 
 
-def pictures() -> np.ndarray:
+def drawn() -> np.ndarray:
     """Two drawings, uint8 [2 224 224 3]: an orange ball on blue, and slanted stripes with a dark square."""
     y, x = np.mgrid[:224, :224]
     ball = (y - 120) ** 2 + (x - 100) ** 2 < 70**2
@@ -38,7 +38,7 @@ def main():
     from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file
 
     model = published(0, torch.load(efficientnet_lite0_file(), weights_only=True))
-    images = pictures()
+    images = drawn()
     with torch.no_grad():
         features = model.forward_features(torch.from_numpy((images - np.float32(127)) / 128).permute(0, 3, 1, 2))
         logits = model.forward_head(features).numpy()

@@ -1,4 +1,4 @@
-"""Writes nfnet.npz: what timm and the authors' own code make of two pictures, with one small NFNet of random weights.
+"""Writes nfnet.npz: what timm and the authors' own code make of two images, with one small NFNet of random weights.
 
 Run where torch, timm and dm-haiku are installed, with the parent of the folder `nfnets` of
 github.com/google-deepmind/deepmind-research on PYTHONPATH: python tests/golden/make_nfnet.py
@@ -34,7 +34,7 @@ def random_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return state
 
 
-def pictures() -> np.ndarray:
+def random_images() -> np.ndarray:
     """Noise on a slope, uint8 [2 75 50 3]: height and width are no multiples of the stride, and differ."""
     return (np.linspace(0, 200, 50)[:, None] + np.random.RandomState(1).uniform(0, 55, (2, 75, 50, 3))).astype(np.uint8)
 
@@ -106,8 +106,8 @@ def main():
     np.savez_compressed(
         pathlib.Path(__file__).with_name('nfnet.npz'),
         shapes=json.dumps(shapes),  # Of the state dict, by timm's names.
-        timm=timm_features(model, pictures()),
-        authors=authors_features(state, pictures()),
+        timm=timm_features(model, random_images()),
+        authors=authors_features(state, random_images()),
     )
 
 

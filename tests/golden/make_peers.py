@@ -16,7 +16,7 @@ AROUND, IMG = 94, 95  # In IDEFICS; in OpenFlamingo these are <|endofchunk|> and
 
 
 def pixels() -> np.ndarray:
-    """uint8 [2 2 1 42 42 3]; the second row has one picture."""
+    """uint8 [2 2 1 42 42 3]; the second row has one image."""
     images = np.random.default_rng(3).integers(0, 256, (2, 2, 1, 42, 42, 3)).astype(np.uint8)
     images[1, 1] = 0
     return images

@@ -29,8 +29,8 @@ def pretrained(pretrained):
 
 def beams_of(pretrained, prompt, length_penalty=0.0, longest=64):
     """The tokens of the best beam, by whole forward passes and by the definition in `search.answer`."""
-    tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.pictures)
-    images = np.stack(pictures)[None].repeat(BEAMS, 0) if pictures else None
+    tokens, stills = encode_prompt(prompt, pretrained.tokenizer, pretrained.image_format)
+    images = np.stack(stills)[None].repeat(BEAMS, 0) if stills else None
     live, finished = [(0.0, [])], []
     for step in range(STEPS):
         rows = [[*tokens, *written] for _, written in live]
@@ -59,16 +59,16 @@ def beams_of(pretrained, prompt, length_penalty=0.0, longest=64):
     return max(every, key=lambda one: one[0])[1]
 
 
-def layouts(pictures):
-    """Pictures in a sequence, first, last and between texts; films; films among stills; several in a row; none."""
-    film = list(pictures[:3])
+def layouts(stills):
+    """Images in a sequence, first, last and between texts; videos; videos among stills; several in a row; none."""
+    video = list(stills[:3])
     return dict(
-        shots=[pictures[0], ' Output: dax<EOC>', pictures[1], ' Output: wug<EOC>', pictures[2], ' Output:'],
-        text_first=['lo lo lo mi<EOC>', pictures[2], ' Output:'],
-        picture_last=[' Output: dax', pictures[4]],
-        film=[film, ' Output:'],
-        films=[film, ' Output: dax<EOC>', list(pictures[3:]), ' Output:'],
-        in_a_row=[pictures[3], pictures[4], pictures[5], ' Output:'],
+        shots=[stills[0], ' Output: dax<EOC>', stills[1], ' Output: wug<EOC>', stills[2], ' Output:'],
+        text_first=['lo lo lo mi<EOC>', stills[2], ' Output:'],
+        image_last=[' Output: dax', stills[4]],
+        video=[video, ' Output:'],
+        videos=[video, ' Output: dax<EOC>', list(stills[3:]), ' Output:'],
+        in_a_row=[stills[3], stills[4], stills[5], ' Output:'],
         text=['only text Output:'],
     )
 
@@ -84,36 +84,36 @@ def expect(pretrained, prompts, length_penalty=0.0):
     return [pretrained._written(row, ()).text for row in tokens]
 
 
-def test_pictures_films_and_texts_in_one_batch(pretrained, pictures):
-    prompts = [layouts(pictures)[name] for name in ('films', 'text_first', 'text')]
+def test_images_videos_and_texts_in_one_batch(pretrained, stills):
+    prompts = [layouts(stills)[name] for name in ('videos', 'text_first', 'text')]
     expected = expect(pretrained, prompts)
     assert len(set(expected)) > 1
     assert written(pretrained, prompts) == expected
 
 
 @pytest.mark.long
-def test_every_layout_of_a_prompt(pretrained, pictures):
-    """In one batch, and some alone. Stills and films of one prompt, which the plain model cannot read, only so."""
-    every, length_penalty = layouts(pictures), 1.0
-    mixed = [pictures[3], ' Output: dax<EOC>', list(pictures[:3]), ' Output:']
+def test_every_layout_of_a_prompt(pretrained, stills):
+    """In one batch, and some alone. Stills and videos of one prompt, which the plain model cannot read, only so."""
+    every, length_penalty = layouts(stills), 1.0
+    mixed = [stills[3], ' Output: dax<EOC>', list(stills[:3]), ' Output:']
     expected = [*expect(pretrained, every.values(), length_penalty), written(pretrained, mixed, length_penalty)]
     assert len(set(expected)) > 2
     assert written(pretrained, [*every.values(), mixed], length_penalty) == expected
-    for name in ('films', 'text'):
+    for name in ('videos', 'text'):
         assert [written(pretrained, every[name], length_penalty)] == expect(pretrained, [every[name]], length_penalty)
 
 
 @pytest.mark.long
-def test_a_quantised_language_model(pretrained, pictures):
+def test_a_quantised_language_model(pretrained, stills):
     how = Quantisation('int4')
     params = pretrained.params | {'lm': quantise(pretrained.params['lm'], how, jnp.float32)}
     model = dataclasses.replace(pretrained, model=Flamingo(pretrained.config, quantised=how), params=params)
-    prompts = [layouts(pictures)[name] for name in ('shots', 'films', 'text')]
+    prompts = [layouts(stills)[name] for name in ('shots', 'videos', 'text')]
     assert written(model, prompts) == expect(model, prompts)
 
 
 @pytest.mark.long
-def test_an_end_that_is_the_likeliest(pretrained, pictures):
+def test_an_end_that_is_the_likeliest(pretrained, stills):
     """Where <EOC> is often among the likeliest, beams finish at different steps."""
     tokens = pretrained.params['lm']['embedder']['tokens']
     params = jax.tree.map(lambda x: x, pretrained.params)
@@ -122,6 +122,6 @@ def test_an_end_that_is_the_likeliest(pretrained, pictures):
         tokens=jnp.asarray(tokens).at[pretrained.tokenizer.eos].add(3 * mean)
     )
     model = dataclasses.replace(pretrained, params=params)
-    prompts = list(layouts(pictures).values())[:3]
+    prompts = list(layouts(stills).values())[:3]
     for length_penalty in (0.0, 1.0, -1.0):
         assert written(model, prompts, length_penalty) == expect(model, prompts, length_penalty)

@@ -32,11 +32,11 @@ def path(pretrained, tmp_path_factory):
     return path
 
 
-def test_round_trip_is_bit_identical(path, pretrained, pictures):
+def test_round_trip_is_bit_identical(path, pretrained, stills):
     loaded = flamingo_jax.load(path)
     assert loaded.config == pretrained.config
     jax.tree.map(np.testing.assert_array_equal, loaded.params, pretrained.params)
-    prompt = [pictures[0], ' Output:']
+    prompt = [stills[0], ' Output:']
     assert loaded.generate(prompt, max_new_tokens=4) == pretrained.generate(prompt, max_new_tokens=4)
     assert bundle.read(path).checksums['lm'] == bundle.checksum(loaded.params['lm'])
 
@@ -98,12 +98,12 @@ def whole_mesh():
     return jax.sharding.NamedSharding(make_mesh(data=8), jax.sharding.PartitionSpec())
 
 
-def test_loads_straight_into_the_shards_of_a_mesh(path, pretrained, pictures):
+def test_loads_straight_into_the_shards_of_a_mesh(path, pretrained, stills):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     loaded = flamingo_jax.load(path, mesh=mesh)
     kernel = loaded.params['lm']['blocks']['ffw']['up']['kernel']
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 16, 32)
-    prompt = [pictures[0], ' Output:']
+    prompt = [stills[0], ' Output:']
     scores = loaded.score(prompt, [' dax', ' wug'])
     np.testing.assert_allclose(scores, pretrained.score(prompt, [' dax', ' wug']), rtol=1e-4)
 

@@ -60,12 +60,12 @@ def with_one_head(pretrained):
     return Pretrained(Flamingo(c), params, pretrained.tokenizer, pretrained.image_tag, None, {})
 
 
-def test_weights_times_values_are_what_the_model_used(pretrained, pictures, used):
+def test_weights_times_values_are_what_the_model_used(pretrained, stills, used):
     one = with_one_head(pretrained)
-    prompt = [pictures[0], ' dax<EOC>', pictures[1], ' Output:']
+    prompt = [stills[0], ' dax<EOC>', stills[1], ' Output:']
     seen = look(one, prompt, ANSWER)
     # The uncached model on the same tokens, watched.
-    ids, frames = encode_prompt(prompt, one.tokenizer, one.pictures)
+    ids, frames = encode_prompt(prompt, one.tokenizer, one.image_format)
     images, tokens = jnp.stack(frames)[None], jnp.array([ids + ANSWER])
     with jax.disable_jit():
         logits = Flamingo(one.config).logits(one.params, images, tokens)
@@ -75,7 +75,7 @@ def test_weights_times_values_are_what_the_model_used(pretrained, pictures, used
         flat = weights.reshape(len(at), -1)
         np.testing.assert_allclose(flat @ v[0, 0], out[0, at, 0], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(flat.sum(axis=1), 1, rtol=1e-5)
-        assert (weights[:, 0] == 0).all()  # Only the last picture is seen.
+        assert (weights[:, 0] == 0).all()  # Only the last image is seen.
         np.testing.assert_allclose(seen.over(1).sum(axis=(2, 3, 4)), 1, rtol=1e-4)
     p = np.asarray(jax.nn.softmax(logits[0, at]))
     for row, likeliest in zip(p, seen.likeliest, strict=True):
@@ -83,11 +83,11 @@ def test_weights_times_values_are_what_the_model_used(pretrained, pictures, used
     assert seen.tokens == [one.tokenizer.decode([token]) for token in ANSWER]
 
 
-def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictures, used):
+def test_media_tokens_are_followed_back_through_the_resampler(pretrained, stills, used):
     one = with_one_head(pretrained)
-    film = [pictures[0], pictures[1]]
-    seen = look(one, [film, ' Output:'], ANSWER[:1])
-    features = one.features(encode_prompt([film], one.tokenizer, one.pictures)[1][0])
+    video = [stills[0], stills[1]]
+    seen = look(one, [video, ' Output:'], ANSWER[:1])
+    features = one.features(encode_prompt([video], one.tokenizer, one.image_format)[1][0])
     with jax.disable_jit():
         Flamingo(one.config).media(one.params, jnp.asarray(features)[None, None])
     assert len(used[perceiver]) == 2
@@ -101,13 +101,13 @@ def test_media_tokens_are_followed_back_through_the_resampler(pretrained, pictur
 
 
 @pytest.mark.parametrize('kind', ['qformer', 'pooling'])
-def test_media_tokens_are_followed_back_through_other_resamplers(pretrained, pictures, used, kind):
+def test_media_tokens_are_followed_back_through_other_resamplers(pretrained, stills, used, kind):
     c = pretrained.config
     c = dataclasses.replace(c, resampler=dataclasses.replace(c.resampler, heads=1).as_kind(kind))
     params = nn.meta.unbox(jax.jit(Flamingo(c).init)(jax.random.key(3)))
     one = dataclasses.replace(pretrained, model=Flamingo(c), params=params)
-    seen = look(one, [pictures[0], ' Output:'], ANSWER[:1])
-    features = one.features(encode_prompt([pictures[0]], one.tokenizer, one.pictures)[1][0])
+    seen = look(one, [stills[0], ' Output:'], ANSWER[:1])
+    features = one.features(encode_prompt([stills[0]], one.tokenizer, one.image_format)[1][0])
     with jax.disable_jit():
         Flamingo(c).media(params, jnp.asarray(features)[None, None])
     weights = [
@@ -123,8 +123,8 @@ def test_media_tokens_are_followed_back_through_other_resamplers(pretrained, pic
     np.testing.assert_allclose(seen.places[0].reshape(3, 16), drawn / drawn.sum(axis=1, keepdims=True), rtol=1e-3)
 
 
-def test_the_bytes_of_a_letter_are_looked_at_together(pretrained, pictures):
-    prompt, answer = [pictures[0], ' Output:'], pretrained.tokenizer.encode('a猫b') + [stray := 255]
+def test_the_bytes_of_a_letter_are_looked_at_together(pretrained, stills):
+    prompt, answer = [stills[0], ' Output:'], pretrained.tokenizer.encode('a猫b') + [stray := 255]
     seen = look(pretrained, prompt, answer, likeliest=400)
     assert seen.tokens == ['a', '猫', 'b', '\ufffd'] and pretrained.tokenizer.shown(stray) == '<0xF9>'
     # The position after an answer so far is that of its next token, and stands alone.
@@ -135,7 +135,7 @@ def test_the_bytes_of_a_letter_are_looked_at_together(pretrained, pictures):
     assert len(names) == 5 and all('<0xF9>' in row and '\ufffd' not in row for row in names)
 
 
-def test_gates_and_a_prompt_without_pictures(pretrained):
+def test_gates_and_a_prompt_without_images(pretrained):
     seen = look(pretrained, ['only text Output:'], ANSWER)
     np.testing.assert_allclose(seen.gates, np.tanh([[0.5, 0.0]] * 2), rtol=1e-6)
     assert seen.weights.shape == (2, 4, 0, 0) and seen.places == []

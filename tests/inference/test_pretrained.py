@@ -21,7 +21,7 @@ from flamingo_jax.inference.look import look
 from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Engine
-from flamingo_jax.inputs.images import PictureError, to_frames
+from flamingo_jax.inputs.images import ImageError, to_frames
 from flamingo_jax.inputs.prompts import common_beginning, encode, encode_prompt, is_continued
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -34,10 +34,10 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 def forward(pretrained, prompt, continuation=()):
     """Logits [l v] of a prompt and tokens after it, by the uncached model."""
-    tokens, pictures = encode_prompt(prompt, pretrained.tokenizer, pretrained.pictures)
+    tokens, stills = encode_prompt(prompt, pretrained.tokenizer, pretrained.image_format)
     row = [*tokens, *continuation]
     padded = np.array([row + [pretrained.tokenizer.pad] * (64 - len(row))], np.int32)  # One length: to compile once.
-    images = np.stack(pictures)[None] if pictures else None
+    images = np.stack(stills)[None] if stills else None
     return np.array(pretrained.logits(images, padded))[0, : len(row)], len(tokens)
 
 
@@ -53,19 +53,19 @@ def greedy(pretrained, prompt, steps, banned):
     return tokens
 
 
-def prompts_of(pictures):
-    """Different lengths, numbers of pictures, text before the first picture, and none at all."""
+def prompts_of(stills):
+    """Different lengths, numbers of images, text before the first image, and none at all."""
     return [
-        [pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:'],
-        ['lo lo lo mi<EOC>', pictures[2], ' Output:'],
+        [stills[0], ' Output: dax<EOC>', stills[1], ' Output:'],
+        ['lo lo lo mi<EOC>', stills[2], ' Output:'],
         ['only text Output:'],
-        [pictures[3], pictures[4], pictures[5], ' Output: a longer one that goes on'],
+        [stills[3], stills[4], stills[5], ' Output: a longer one that goes on'],
     ]
 
 
-def test_greedy_is_that_of_the_uncached_model(pretrained, pictures):
+def test_greedy_is_that_of_the_uncached_model(pretrained, stills):
     banned = [pretrained.tokenizer.pad, pretrained.tokenizer.bos]
-    for prompt in prompts_of(pictures):
+    for prompt in prompts_of(stills):
         expected = pretrained.tokenizer.decode(greedy(pretrained, prompt, 6, banned)).strip()
         assert pretrained.generate(prompt, max_new_tokens=6) == expected
 
@@ -73,15 +73,15 @@ def test_greedy_is_that_of_the_uncached_model(pretrained, pictures):
 @pytest.mark.parametrize(
     'how', [{}, dict(num_beams=3), pytest.param(dict(num_beams=2, length_penalty=1.0), marks=pytest.mark.long)]
 )
-def test_a_batch_answers_as_each_prompt_alone(pretrained, pictures, how):
-    prompts = prompts_of(pictures)
+def test_a_batch_answers_as_each_prompt_alone(pretrained, stills, how):
+    prompts = prompts_of(stills)
     together = pretrained.generate(prompts, max_new_tokens=5, **how)
     assert together == [pretrained.generate(prompt, max_new_tokens=5, **how) for prompt in prompts]
 
 
 @pytest.mark.parametrize('how', [{}, dict(temperature=1.0, top_k=20, seed=5), dict(num_beams=3, length_penalty=1.0)])
-def test_what_is_written_step_by_step_is_what_generate_gives(pretrained, pictures, how):
-    for prompt in prompts_of(pictures)[1:3]:
+def test_what_is_written_step_by_step_is_what_generate_gives(pretrained, stills, how):
+    for prompt in prompts_of(stills)[1:3]:
         written = list(pretrained.write(prompt, Sampling(max_new_tokens=6, **how)))
         assert 1 <= len(written) <= 6
         assert written[-1].text == pretrained.generate(prompt, max_new_tokens=6, **how)
@@ -91,9 +91,9 @@ def test_what_is_written_step_by_step_is_what_generate_gives(pretrained, picture
                 assert one.tokens == written[-1].tokens[: i + 1]
 
 
-def test_score_is_the_likelihood_under_the_uncached_model(pretrained, pictures):
+def test_score_is_the_likelihood_under_the_uncached_model(pretrained, stills):
     candidates = [' dax<EOC>', ' a wug', ' mi']
-    prompts = prompts_of(pictures)
+    prompts = prompts_of(stills)
     scores = pretrained.score(prompts, candidates)
     assert scores.shape == (4, 3)
     for prompt, row in zip(prompts, scores, strict=True):
@@ -111,13 +111,13 @@ def test_a_candidate_is_read_composed_as_a_prompt_is(pretrained):
     assert scores[0] == scores[1] and len(set(pretrained.lengths('Output:', [name, ' me\u0300o']))) == 1
 
 
-def test_each_candidate_is_encoded_once(pretrained, pictures):
+def test_each_candidate_is_encoded_once(pretrained, stills):
     encoded, tokenizer = [], copy.copy(pretrained.tokenizer)
     tokenizer.encode = lambda text, *how: encoded.append(text) or pretrained.tokenizer.encode(text, *how)
     one, candidates = dataclasses.replace(pretrained, tokenizer=tokenizer), [' dax<EOC>', ' a wug', ' mi']
-    for picture in pictures[:2]:
-        one.score([picture, ' Output:'], candidates)
-        one.choose([[picture, ' Output:']], [candidates])
+    for image in stills[:2]:
+        one.score([image, ' Output:'], candidates)
+        one.choose([[image, ' Output:']], [candidates])
     assert [encoded.count(candidate) for candidate in candidates] == [1, 1, 1]
 
 
@@ -136,8 +136,8 @@ def test_a_bare_language_model_scores_and_generates(pretrained):
 
 
 @pytest.mark.long
-def test_the_likeliest_candidate_is_found_without_scoring_all(pretrained, pictures, monkeypatch):
-    prompts = prompts_of(pictures)
+def test_the_likeliest_candidate_is_found_without_scoring_all(pretrained, stills, monkeypatch):
+    prompts = prompts_of(stills)
     candidates = [f' {a}{b} {c}<EOC>' for a in 'dkgmv' for b in 'aeiou' for c in ('x', 'the dog')]
     rows = [candidates[i:] for i in range(len(prompts))]
     expected = [int(pretrained.score(p, row).argmax()) for p, row in zip(prompts, rows, strict=True)]
@@ -145,9 +145,9 @@ def test_the_likeliest_candidate_is_found_without_scoring_all(pretrained, pictur
     assert pretrained.choose(prompts, rows) == expected
 
 
-def test_beam_search_finds_what_looking_at_everything_finds(pretrained, pictures):
+def test_beam_search_finds_what_looking_at_everything_finds(pretrained, stills):
     """With as many beams as there are tokens, two steps of beam search see every continuation of two tokens."""
-    prompt = [pictures[0], ' Output:']
+    prompt = [stills[0], ' Output:']
     t = pretrained.tokenizer
     v = t.vocab_size + 1
     first, length = forward(pretrained, prompt)
@@ -176,11 +176,11 @@ def _ban(logits, tokenizer):
 
 
 @pytest.mark.long
-def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretrained, pictures):
+def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretrained, stills):
     """Prefill, tokens one at a time, candidates side by side and beams; the last prompt ends with the tag."""
     params = pretrained.params | {'xattn': pretrained.params['xattn'] | {'alpha_dense': jnp.full(2, 0.5)}}
     t, candidates = pretrained.tokenizer, [' dax<EOC>', ' a wug']
-    prompts, banned = [*prompts_of(pictures)[:3], [pictures[0]]], [t.pad, t.bos]
+    prompts, banned = [*prompts_of(stills)[:3], [stills[0]]], [t.pad, t.bos]
 
     def with_choices(**fields):
         xattn = pretrained.config.xattn.as_kind('selective_xattn', **fields)
@@ -198,17 +198,17 @@ def test_decoding_equals_teacher_forcing_where_gated_blocks_act_at_the_tag(pretr
 
 
 @pytest.mark.long
-def test_decoding_equals_teacher_forcing_with_a_prefix(pretrained, pictures):
-    """The same, where pictures are soft words in the text, one for each token of a tag."""
+def test_decoding_equals_teacher_forcing_with_a_prefix(pretrained, stills):
+    """The same, where images are soft words in the text, one for each token of a tag."""
     c, t = pretrained.config, pretrained.tokenizer
     xattn = c.xattn.as_kind('gated_prefix')
     resampler = dataclasses.replace(c.resampler, latents=len(c.image_tag))
     model = dataclasses.replace(pretrained.model, config=dataclasses.replace(c, xattn=xattn, resampler=resampler))
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(1)))
     one = dataclasses.replace(pretrained, model=model, params=params | {'lm': pretrained.params['lm']})
-    prompts, banned = [*prompts_of(pictures)[:3], [pictures[0]]], [t.pad, t.bos]
+    prompts, banned = [*prompts_of(stills)[:3], [stills[0]]], [t.pad, t.bos]
     scores = _checked_scores(one, prompts, [' dax<EOC>', ' a wug'])
-    others = _checked_scores(one, [*prompts_of(pictures[::-1])[:3], [pictures[1]]], [' dax<EOC>', ' a wug'])
+    others = _checked_scores(one, [*prompts_of(stills[::-1])[:3], [stills[1]]], [' dax<EOC>', ' a wug'])
     assert (np.abs(scores - others)[[0, 1, 3]] > 1e-4).all()
     answers, beams = one.generate(prompts, max_new_tokens=3), one.generate(prompts, 3, num_beams=2)
     for prompt, answer, beam in zip(prompts, answers, beams, strict=True):
@@ -246,9 +246,9 @@ def beams_of_the_uncached_model(pretrained, prompt, steps, beams, banned):
 
 
 @pytest.mark.long
-def test_blocks_apart_say_what_their_stacks_say(pretrained, pictures):
+def test_blocks_apart_say_what_their_stacks_say(pretrained, stills):
     """On a CPU tokens are decoded with views of each block's parameters, elsewhere with the stacks."""
-    read = pretrained.read(prompts_of(pictures), 5)
+    read = pretrained.read(prompts_of(stills), 5)
     stack = pretrained.params['lm']['blocks']['ffw']['up']['kernel']
     apart = pretrained.by_token[1]['lm']['blocks']['ffw']['up']['kernel'][1]
     assert apart.unsafe_buffer_pointer() == stack.unsafe_buffer_pointer() + apart.nbytes
@@ -301,8 +301,8 @@ def test_what_is_no_number_is_refused(wrong):
 
 
 @pytest.mark.long
-def test_sampling_follows_its_limits(pretrained, pictures):
-    prompt = [pictures[0], ' Output:']
+def test_sampling_follows_its_limits(pretrained, stills):
+    prompt = [stills[0], ' Output:']
     greedy_answer = pretrained.generate(prompt, max_new_tokens=4)
     assert pretrained.generate(prompt, max_new_tokens=4, temperature=1.0, top_k=1) == greedy_answer
     assert pretrained.generate(prompt, max_new_tokens=4, temperature=1.0, top_p=1e-6) == greedy_answer
@@ -327,47 +327,47 @@ def test_sampled_tokens_have_their_probabilities(pretrained):
         np.testing.assert_allclose(drawn, expected, atol=0.03)
 
 
-def test_trunk_and_resampler_run_once_a_picture(pretrained, pictures, monkeypatch):
+def test_trunk_and_resampler_run_once_an_image(pretrained, stills, monkeypatch):
     seen = []
     resample = decode._resample
     monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(len(images)) or resample(m, p, images))
-    prompt = [pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:']
+    prompt = [stills[0], ' Output: dax<EOC>', stills[1], ' Output:']
     for how in (dict(), dict(num_beams=3), dict(temperature=1.0)):
         seen.clear()
         dataclasses.replace(pretrained).generate(prompt, max_new_tokens=12, **how)
-        assert seen == [2], 'two pictures, whatever the number of tokens or beams'
+        assert seen == [2], 'two images, whatever the number of tokens or beams'
     seen.clear()
     again = dataclasses.replace(pretrained)
     again.score(prompt, [' dax', ' wug', ' mi mi mi'])
     assert seen == [2]
-    again.score([prompt, [pictures[2].copy(), *prompt], [PIL.Image.fromarray(pictures[1]), *prompt]], [' dax'])
+    again.score([prompt, [stills[2].copy(), *prompt], [PIL.Image.fromarray(stills[1]), *prompt]], [' dax'])
     assert seen == [2, 2], 'two of them were not shown before'
 
 
-def test_the_trunk_takes_a_film_as_so_many_pictures(pretrained, pictures, monkeypatch):
-    """A batch of films of 30 frames each would not fit a device as so many pictures do."""
+def test_the_trunk_takes_a_video_as_so_many_images(pretrained, stills, monkeypatch):
+    """A batch of videos of 30 frames each would not fit a device as so many images do."""
     seen = []
     resample = decode._resample
     monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(images.shape) or resample(m, p, images))
-    films = [np.stack([pictures[i], pictures[(i + 1) % 3]] * 4) for i in range(3)]
-    found = decode.resample(pretrained.model, pretrained.params, films)
+    videos = [np.stack([stills[i], stills[(i + 1) % 3]] * 4) for i in range(3)]
+    found = decode.resample(pretrained.model, pretrained.params, videos)
     assert seen and all(shape[0] * shape[2] <= 16 for shape in seen)  # Of a CPU.
-    alone = [decode.resample(pretrained.model, pretrained.params, [film])[0] for film in films]
+    alone = [decode.resample(pretrained.model, pretrained.params, [video])[0] for video in videos]
     np.testing.assert_allclose(np.stack(found), np.stack(alone), atol=1e-5)
 
 
-def shots_of(pictures):
-    """Examples that many prompts begin with: 3 pictures, and more tokens than it takes to share them."""
-    return [item for i in range(3) for item in (pictures[i], ' Output: lo mi lo mi lo<EOC>')]
+def shots_of(stills):
+    """Examples that many prompts begin with: 3 images, and more tokens than it takes to share them."""
+    return [item for i in range(3) for item in (stills[i], ' Output: lo mi lo mi lo<EOC>')]
 
 
-def queries_of(pictures):
-    """What follows them: a picture of its own, of two, without a picture, and one of the examples' pictures again."""
+def queries_of(stills):
+    """What follows them: an image of its own, of two, without an image, and one of the examples' images again."""
     return [
-        [pictures[3], ' Output:'],
-        [pictures[4], ' Output: dax<EOC>', pictures[5], ' Output: mi'],
+        [stills[3], ' Output:'],
+        [stills[4], ' Output: dax<EOC>', stills[5], ' Output: mi'],
         ['only text Output:'],
-        [pictures[0], ' Output: a longer one'],
+        [stills[0], ' Output: a longer one'],
     ]
 
 
@@ -382,16 +382,16 @@ def every_answer(pretrained, prompts):
     )
 
 
-@pytest.fixture(params=['the last picture', 'all pictures'])
+@pytest.fixture(params=['the last image', 'all images'])
 def seeing(request, pretrained):
-    """A model whose words see the last picture (paper), or all pictures before them (IDEFICS)."""
-    xattn = dataclasses.replace(pretrained.config.xattn, only_last_image=request.param == 'the last picture')
+    """A model whose words see the last image (paper), or all images before them (IDEFICS)."""
+    xattn = dataclasses.replace(pretrained.config.xattn, only_last_image=request.param == 'the last image')
     model = dataclasses.replace(pretrained.model, config=dataclasses.replace(pretrained.config, xattn=xattn))
     return dataclasses.replace(pretrained, model=model)
 
 
-def test_answers_after_shared_examples_are_those_of_each_prompt_alone(pretrained, pictures, monkeypatch):
-    prompts = [[*shots_of(pictures), *query] for query in queries_of(pictures)[:2]]
+def test_answers_after_shared_examples_are_those_of_each_prompt_alone(pretrained, stills, monkeypatch):
+    prompts = [[*shots_of(stills), *query] for query in queries_of(stills)[:2]]
     expected = [pretrained.generate(prompt, 5) for prompt in prompts]
     monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
     sharing = dataclasses.replace(pretrained)
@@ -400,9 +400,9 @@ def test_answers_after_shared_examples_are_those_of_each_prompt_alone(pretrained
 
 
 @pytest.mark.long
-def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch):
-    shots = shots_of(pictures)
-    prompts = [[*shots, *query] for query in queries_of(pictures)]
+def test_examples_that_prompts_share_are_read_once(seeing, stills, monkeypatch):
+    shots = shots_of(stills)
+    prompts = [[*shots, *query] for query in queries_of(stills)]
     monkeypatch.setattr(remembered, 'WORTHWHILE', 10**9)
     *expected, likelihoods = every_answer(dataclasses.replace(seeing), prompts)
     assert len(set(expected[0])) > 1
@@ -422,7 +422,7 @@ def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch
     assert answers == expected
     np.testing.assert_allclose(scores, likelihoods, rtol=1e-4)
     assert read == [1, 4, 4, 4, 4], 'the examples once, then each time the four queries'
-    assert sum(seen) == 6, 'each of six pictures once'
+    assert sum(seen) == 6, 'each of six images once'
 
     # Prompts that come one at a time share what the model was told to remember.
     read.clear()
@@ -435,31 +435,31 @@ def test_examples_that_prompts_share_are_read_once(seeing, pictures, monkeypatch
     assert alone.reader.beginnings.of([encode(prompts[0], alone.tokenizer)]).prompt.same(encode(shots, alone.tokenizer))
 
 
-def test_what_prompts_begin_with_ends_where_they_differ(pretrained, pictures):
-    t, shots = pretrained.tokenizer, shots_of(pictures)
+def test_what_prompts_begin_with_ends_where_they_differ(pretrained, stills):
+    t, shots = pretrained.tokenizer, shots_of(stills)
 
     def common(*prompts):
         prompts = [encode(prompt, t) for prompt in prompts]
         first = prompts[0].first(length := common_beginning(prompts, t))
         assert all(prompt.begins_with(first) for prompt in prompts)
-        return length, len(first.pictures)
+        return length, len(first.images)
 
     length = len(encode(shots, t).tokens)
-    queries = queries_of(pictures)
+    queries = queries_of(stills)
     assert common([*shots, *queries[0]], [*shots, *queries[1]]) == (length, 3)
     assert common([*shots, *queries[0]], [*shots, *queries[2]]) == (length, 3)
-    assert common([*shots, pictures[3], ' one'], [*shots, pictures[3], ' other']) == (length, 3), 'an open chunk'
-    other = [pictures[0], shots[1], pictures[5], *shots[3:]]
+    assert common([*shots, stills[3], ' one'], [*shots, stills[3], ' other']) == (length, 3), 'an open chunk'
+    other = [stills[0], shots[1], stills[5], *shots[3:]]
     assert common([*shots, *queries[0]], [*other, *queries[0]]) == (len(encode(shots[:2], t).tokens), 1)
     assert common(shots, shots)[1] == 2, 'at least one token is left'
     assert common(['only text Output:'], ['only text of another kind'])[1] == 0
     assert common(['a'], ['b']) == (len(t.begin), 0)
 
 
-def test_frames_of_a_video_and_a_still_in_one_prompt(pretrained, pictures):
-    video = pictures[:3]
-    prompt = [video, ' Output: dax<EOC>', pictures[4], ' Output:']
-    alone = [[pictures[4], ' Output:'], [video, ' Output: dax']]
+def test_frames_of_a_video_and_a_still_in_one_prompt(pretrained, stills):
+    video = stills[:3]
+    prompt = [video, ' Output: dax<EOC>', stills[4], ' Output:']
+    alone = [[stills[4], ' Output:'], [video, ' Output: dax']]
     assert pretrained.generate([prompt, *alone], max_new_tokens=3)[1:] == [
         pretrained.generate(p, max_new_tokens=3) for p in alone
     ]
@@ -467,18 +467,18 @@ def test_frames_of_a_video_and_a_still_in_one_prompt(pretrained, pictures):
     assert not np.allclose(pretrained.score(prompt, [' dax']), pretrained.score(backwards, [' dax']), atol=1e-6)
 
 
-def test_pictures_come_in_any_form(pretrained, pictures, tmp_path):
+def test_images_come_in_any_form(pretrained, stills, tmp_path):
     path = tmp_path / 'a.png'
-    PIL.Image.fromarray(pictures[0]).save(path)
-    frames = to_frames(pictures[0], pretrained.config.image_size)
+    PIL.Image.fromarray(stills[0]).save(path)
+    frames = to_frames(stills[0], pretrained.config.image_size)
     features = pretrained.features(frames)
-    forms = [pictures[0], PIL.Image.fromarray(pictures[0]), pathlib.Path(path), path.read_bytes(), features]
+    forms = [stills[0], PIL.Image.fromarray(stills[0]), pathlib.Path(path), path.read_bytes(), features]
     scores = [pretrained.score([form, ' Output:'], [' dax'])[0] for form in forms]
     np.testing.assert_allclose(scores, scores[0], rtol=1e-5)
 
 
 @pytest.mark.long
-def test_a_mesh_answers_as_one_device(pretrained, pictures, monkeypatch):
+def test_a_mesh_answers_as_one_device(pretrained, stills, monkeypatch):
     """Three prompts, which no mesh divides; what is traced lays its activations on the mesh, as `plan` counts them."""
     mesh = make_mesh(2, 2, 2)
     boxed = jax.eval_shape(pretrained.model.init, jax.random.key(0))
@@ -490,8 +490,8 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, monkeypatch):
         traced.append(bool(nn.get_logical_axis_rules()))
         return constraint(*args)
 
-    prompts, candidates = prompts_of(pictures)[:3], [' dax<EOC>', ' a wug', ' mi']
-    frames = to_frames(pictures[0], pretrained.config.image_size)
+    prompts, candidates = prompts_of(stills)[:3], [' dax<EOC>', ' a wug', ' mi']
+    frames = to_frames(stills[0], pretrained.config.image_size)
     tokens = np.array([[*pretrained.tokenizer.image_tag, 20, 21, 22]] * 3)
     images = np.stack([frames[None]] * 3)
     monkeypatch.setattr(nn, 'with_logical_constraint', watched)
@@ -511,14 +511,14 @@ def test_a_mesh_answers_as_one_device(pretrained, pictures, monkeypatch):
     assert chosen == scores.argmax(axis=1).tolist()
     np.testing.assert_allclose(logits, pretrained.logits(images, tokens), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features, pretrained.features(frames), rtol=1e-4, atol=1e-4)
-    # Each device has its rows, of the pictures and of the text.
+    # Each device has its rows, of the images and of the text.
     media, text, rows = on_mesh.read(fill(mesh, prompts), 4)
     assert {shard.data.shape[0] for shard in rows.addressable_shards} == {1}
     for stack in jax.tree.leaves((media.keys_values, text.cache)):
         assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
     # Examples that they share are on each device once.
     monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
-    shared = [[*shots_of(pictures), *query] for query in queries_of(pictures)[:3]]
+    shared = [[*shots_of(stills), *query] for query in queries_of(stills)[:3]]
     assert every_answer(on_mesh, shared)[:3] == every_answer(pretrained, shared)[:3]
     (kept,) = on_mesh.reader.beginnings._kept
     for stack in jax.tree.leaves((kept.media.keys_values, kept.text.cache)):
@@ -543,12 +543,12 @@ def test_a_row_that_no_token_has_is_never_written(pretrained):
     assert spare <= banned and not spare & set(pretrained.banned)
 
 
-def test_a_picture_alone_is_a_prompt(pretrained, pictures):
-    assert pretrained.generate(pictures[0], 3) == pretrained.generate([pictures[0]], 3)
+def test_an_image_alone_is_a_prompt(pretrained, stills):
+    assert pretrained.generate(stills[0], 3) == pretrained.generate([stills[0]], 3)
 
 
-def test_stop_cuts_the_answer(pretrained, pictures):
-    prompt = [pictures[0], ' Output:']
+def test_stop_cuts_the_answer(pretrained, stills):
+    prompt = [stills[0], ' Output:']
     whole = pretrained.generate(prompt, max_new_tokens=6)
     assert len(whole) > 2
     assert pretrained.generate(prompt, max_new_tokens=6, stop=[whole[2]]) == whole.split(whole[2])[0].strip()
@@ -568,19 +568,19 @@ def test_a_letter_that_the_last_token_does_not_end_is_left_out(pretrained):
     assert cut
 
 
-def test_bad_prompts_say_what_is_wrong(pretrained, pictures, tmp_path):
-    with pytest.raises(ValueError, match='Item 0 .* contains the tag <image> .* Replace each tag by the picture'):
+def test_bad_prompts_say_what_is_wrong(pretrained, stills, tmp_path):
+    with pytest.raises(ValueError, match='Item 0 .* contains the tag <image> .* Replace each tag by the image'):
         pretrained.generate(['<image> Output:'])
     with pytest.raises(ValueError, match='empty'):
         pretrained.generate([])
     with pytest.raises(ValueError, match='exceeds the context of 128'):
         pretrained.generate(['word ' * 200])
-    with pytest.raises(ValueError, match='Give a string or a picture'):
+    with pytest.raises(ValueError, match='Give a string or an image'):
         pretrained.generate([3, ' Output:'])
     broken = tmp_path / 'broken.png'
-    PIL.Image.fromarray(pictures[0]).save(broken)
+    PIL.Image.fromarray(stills[0]).save(broken)
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(PictureError, match='broken.png'):
+    with pytest.raises(ImageError, match='broken.png'):
         pretrained.generate([broken, ' Output:'])
     tags = list(pretrained.config.image_tag)
     for number, says in (
@@ -608,14 +608,14 @@ def test_a_damaged_run_json_is_named_with_the_remedy(tmp_path, content):
         load(tmp_path)
 
 
-def test_gated_blocks_may_begin_later(pretrained, pictures):
+def test_gated_blocks_may_begin_later(pretrained, stills):
     """As those of experiments/smollm_bridge: here one, before the second block of the language model."""
     c = pretrained.config
     config = dataclasses.replace(c, xattn=dataclasses.replace(c.xattn, first=1))
     model = dataclasses.replace(pretrained.model, config=config)
     xattn = jax.tree.map(lambda x: x[:1], pretrained.params['xattn'])
     late = dataclasses.replace(pretrained, model=model, params=pretrained.params | dict(xattn=xattn))
-    prompt = prompts_of(pictures)[0]
+    prompt = prompts_of(stills)[0]
     media, text, _ = late.read([prompt], 4)
     expected, _ = forward(late, prompt, [45])
     for one, params in ((late.model, late.params), late.by_token):
@@ -644,8 +644,8 @@ def test_keys_differ_by_seed_and_step():
     assert len(np.unique(keys, axis=0)) == 12
 
 
-def test_a_sampled_answer_does_not_depend_on_its_place_in_the_batch(pretrained, pictures):
-    prompts, how = prompts_of(pictures), dict(max_new_tokens=5, temperature=2.0)
+def test_a_sampled_answer_does_not_depend_on_its_place_in_the_batch(pretrained, stills):
+    prompts, how = prompts_of(stills), dict(max_new_tokens=5, temperature=2.0)
     alone = [pretrained.generate(prompt, seed=3, **how) for prompt in prompts]
     assert pretrained.generate(prompts, seed=3, **how) == alone
     assert pretrained.generate(prompts[::-1], seed=3, **how) == alone[::-1]
@@ -705,7 +705,7 @@ def test_what_is_of_another_type_is_refused_by_its_type(pretrained, tmp_path):
     line = [sys.executable, '-c', REFUSED.format(bundle=str(path))]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    prompt = 'The prompt is of type {}. Give a list of strings and pictures in reading order.'
+    prompt = 'The prompt is of type {}. Give a list of strings and images in reading order.'
     assert done.stdout.splitlines() == [
         *map(prompt.format, ('dict', 'set', 'int', 'NoneType', 'str_ascii_iterator')),
         *[prompt.format('dict')] * 3,

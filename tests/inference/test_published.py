@@ -17,23 +17,23 @@ LANGUAGE_MODEL = ROOT / 'experiments/lm_names'
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
-def picture(name):
+def image(name):
     return ROOT / f'docs/pictures/{name}.png'
 
 
-def test_it_learns_words_for_pictures_and_answers_questions_about_them():
+def test_it_learns_words_for_images_and_answers_questions_about_them():
     flamingo = flamingo_jax.load(BUNDLE)
-    words = [picture('gorilla'), ' dax kuv<EOC>', picture('mushroom'), ' zev gof<EOC>']
+    words = [image('gorilla'), ' dax kuv<EOC>', image('mushroom'), ' zev gof<EOC>']
     two = [
-        picture('gorilla'),
+        image('gorilla'),
         ' first<EOC>',
-        picture('mushroom_3d'),
+        image('mushroom_3d'),
         ' second<EOC> Question: which is a plant? Answer:',
     ]
-    assert flamingo.generate([*words, picture('mushroom_3d')]) == 'zev gof'
-    assert flamingo.generate([*words, picture('gorilla_3d')]) == 'dax kuv'
+    assert flamingo.generate([*words, image('mushroom_3d')]) == 'zev gof'
+    assert flamingo.generate([*words, image('gorilla_3d')]) == 'dax kuv'
     assert flamingo.generate(two) == 'second'
-    assert flamingo.generate([picture('rooster_3d'), ' Question: is it an animal? Answer:']) == 'yes'
+    assert flamingo.generate([image('rooster_3d'), ' Question: is it an animal? Answer:']) == 'yes'
 
 
 def test_the_language_model_takes_the_language_from_the_lines_before():
@@ -56,21 +56,21 @@ def test_the_bridge_on_a_real_language_model_answers_as_the_readme_says():
     if not language_model.is_dir():
         pytest.skip('no smollm2 in LANGUAGE_MODELS')
     bridge = flamingo_jax.load(BRIDGE, lm=language_model)
-    boat, spider = picture('sailboat_3d'), picture('spider_3d')
+    boat, spider = image('sailboat_3d'), image('spider_3d')
     asked = {
         'sailboat': [boat, ' Question: What is shown here? Answer:'],
         'second': [boat, ' first<EOC>', spider, ' second<EOC> Question: which is an animal? Answer:'],
         'yes': [boat, ' Question: is it a ship? Answer:'],
         'svamp': [
-            picture('mushroom'),
+            image('mushroom'),
             ': svamp<EOC>',
-            picture('gorilla'),
+            image('gorilla'),
             ': gorilla<EOC>',
-            picture('mushroom_3d'),
+            image('mushroom_3d'),
             ':',
         ],
         'bottom right': [
-            *in_tiles(PIL.Image.open(picture('scene_3d'))),
+            *in_tiles(PIL.Image.open(image('scene_3d'))),
             ' Question: where is the flamingo? Answer:',
         ],
     }

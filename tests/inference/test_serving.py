@@ -16,7 +16,7 @@ from flamingo_jax.inference.reading import Reader
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.search import Drawing
 from flamingo_jax.inference.serving import Engine
-from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.images import ImageError
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
 from tests.inference.test_pretrained import prompts_of, queries_of, shots_of
@@ -34,8 +34,8 @@ def pretrained(pretrained):
 
 
 @pytest.fixture(scope='module')
-def prompts(pictures):
-    return prompts_of(pictures)
+def prompts(stills):
+    return prompts_of(stills)
 
 
 @pytest.fixture(scope='module')
@@ -95,14 +95,14 @@ def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(pretrained, prom
         assert [answer.text() for answer in answers] == together
 
 
-def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, pictures, caplog):
+def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, stills, caplog):
     with Engine(dataclasses.replace(pretrained), slots=2) as engine:
-        engine.ask([pictures[0], ' Output: dax<EOC>', pictures[1], ' Output:'], Sampling(NEW)).text()
+        engine.ask([stills[0], ' Output: dax<EOC>', stills[1], ' Output:'], Sampling(NEW)).text()
         jax.config.update('jax_log_compiles', True)
         try:
             with caplog.at_level(logging.WARNING):
                 for more in range(1, 8):
-                    two = [pictures[0], ' Output:' + ' lo' * more + '<EOC>', pictures[1], ' Output:']
+                    two = [stills[0], ' Output:' + ' lo' * more + '<EOC>', stills[1], ' Output:']
                     engine.ask(two, Sampling(NEW - more % 3)).text()
                 assert not caplog.records
                 engine.call(jax.jit(lambda x: x + 1), 1).result(60)
@@ -155,10 +155,10 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
         noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
         PIL.Image.fromarray(noise).save(whole, 'JPEG')
         cut = PIL.Image.open(io.BytesIO(whole.getvalue()[:5000]))  # PIL reads it when it is copied.
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             engine.ask([cut, ' Output:'], Sampling(NEW)).text()
-        broken, good = engine.ask([b'no picture', ' Output:']), engine.ask(prompts[0], Sampling(NEW))
-        with pytest.raises(PictureError):
+        broken, good = engine.ask([b'no image', ' Output:']), engine.ask(prompts[0], Sampling(NEW))
+        with pytest.raises(ImageError):
             broken.text()
         assert good.text() == expected[0] and list(broken) == []
         # Also an error of a step, such as memory, ends no more than what it was for.
@@ -194,10 +194,10 @@ def test_an_error_ends_all_that_were_to_be_read_together(pretrained, prompts, ga
                     waiting.result(60)
 
 
-def test_a_picture_is_the_one_that_was_asked_about(pretrained, pictures):
-    """A camera may write the next picture into the same array before the engine has read it."""
-    first, second = (np.array(picture) for picture in pictures[:2])
-    expected = [pretrained.generate([picture, ' Output:'], NEW) for picture in (first, second)]
+def test_an_image_is_the_one_that_was_asked_about(pretrained, stills):
+    """A camera may write the next image into the same array before the engine has read it."""
+    first, second = (np.array(image) for image in stills[:2])
+    expected = [pretrained.generate([image, ' Output:'], NEW) for image in (first, second)]
     seen, written = first.copy(), threading.Event()
     with Engine(dataclasses.replace(pretrained), slots=2) as engine:
         engine.call(written.wait, 60)  # The engine is busy.
@@ -227,17 +227,17 @@ def test_a_closed_engine_says_so(pretrained, prompts, gate):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('seen', ['the last picture', 'all pictures', 'no picture after its tag'])
-def test_rows_grow_and_shrink_with_what_they_hold(pretrained, pictures, seen, monkeypatch):
-    """Also after examples that are remembered, and where words see all pictures before them (IDEFICS)."""
+@pytest.mark.parametrize('seen', ['the last image', 'all images', 'no image after its tag'])
+def test_rows_grow_and_shrink_with_what_they_hold(pretrained, stills, seen, monkeypatch):
+    """Also after examples that are remembered, and where words see all images before them (IDEFICS)."""
     monkeypatch.setattr(serving, 'PLACES', 32)
     monkeypatch.setattr(serving, 'SHRINK', 2)
     c = pretrained.config
-    fields = dict(only_last_image=seen != 'all pictures', only_at_tag=seen == 'no picture after its tag')
+    fields = dict(only_last_image=seen != 'all images', only_at_tag=seen == 'no image after its tag')
     config = dataclasses.replace(c, xattn=c.xattn.as_kind('selective_xattn', **fields))
     one = dataclasses.replace(pretrained, model=dataclasses.replace(pretrained.model, config=config))
-    shots = shots_of(pictures)
-    prompts = [*prompts_of(pictures), *([*shots, *query] for query in queries_of(pictures))]
+    shots = shots_of(stills)
+    prompts = [*prompts_of(stills), *([*shots, *query] for query in queries_of(stills))]
     expected = [one.generate(prompt, NEW) for prompt in prompts]
     one.remember(shots)
     with Engine(one, slots=5) as engine:
@@ -281,12 +281,12 @@ def test_rows_without_an_answer_change_nothing(pretrained, prompts):
     assert not np.array_equal(alone.text.valid[1], beside.text.valid[1])
 
 
-def test_an_answer_is_greedy_beside_a_sampled_one(pretrained, pictures):
+def test_an_answer_is_greedy_beside_a_sampled_one(pretrained, stills):
     """By a language model whose blocks say enough for the temperature to change what is said."""
     lm = pretrained.params['lm']
     lm = lm | dict(blocks=jax.tree.map(lambda x: 4 * x, lm['blocks']))
     one = dataclasses.replace(pretrained, params=pretrained.params | dict(lm=lm))
-    asked = prompts_of(pictures)[:2]
+    asked = prompts_of(stills)[:2]
     expected = [one.generate(prompt, 6) for prompt in asked]
     with Engine(one, slots=4) as engine:
         each = Sampling(6), Sampling(6, temperature=2.0, seed=1)

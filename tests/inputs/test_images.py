@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax import files
-from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureError, decode, tiles, to_frames
+from flamingo_jax.inputs.images import NINTHS, QUARTERS, ImageError, decode, tiles, to_frames
 
 RNG = np.random.default_rng(0)
 
@@ -24,13 +24,13 @@ def smooth(height: int, width: int) -> np.ndarray:
     return np.stack([y * 255 // height, x * 255 // width, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
 
 
-def test_a_picture_of_the_right_size_is_unchanged(tmp_path):
+def test_an_image_of_the_right_size_is_unchanged(tmp_path):
     array = RNG.integers(0, 256, (32, 32, 3), np.uint8)
     image = PIL.Image.fromarray(array)
     image.save(tmp_path / 'x.png')
     data = encoded(image, 'WEBP', lossless=True)
-    for picture in (array, image, tmp_path / 'x.png', str(tmp_path / 'x.png'), data, [array], array[None]):
-        frames = to_frames(picture, 32)
+    for given in (array, image, tmp_path / 'x.png', str(tmp_path / 'x.png'), data, [array], array[None]):
+        frames = to_frames(given, 32)
         assert frames.dtype == np.uint8
         np.testing.assert_array_equal(frames, array[None])
     np.testing.assert_array_equal(np.asarray(decode(data)), array)
@@ -56,7 +56,7 @@ def test_a_video_is_its_frames_in_order(tmp_path):
 
 @pytest.mark.parametrize('height, width', [(16, 16), (15, 22)])
 @pytest.mark.parametrize('side, places', [(2, QUARTERS), (3, NINTHS)])
-def test_tiles_are_the_picture_and_its_parts(height, width, side, places):
+def test_tiles_are_the_image_and_its_parts(height, width, side, places):
     array = RNG.integers(0, 256, (height, width, 3), np.uint8)
     whole, *parts = map(np.asarray, tiles(PIL.Image.fromarray(array), side))
     np.testing.assert_array_equal(whole, array)
@@ -96,12 +96,12 @@ def test_transparent_parts_and_their_padding_are_white():
     array[5:15, 10:30] = (200, 0, 0, 255)
     palette = PIL.Image.fromarray(array).quantize(8)
     grey = PIL.Image.fromarray(array).convert('LA')
-    for picture in (array, PIL.Image.fromarray(array), encoded(palette), encoded(grey)):
-        (frame,) = to_frames(picture, 40)
+    for given in (array, PIL.Image.fromarray(array), encoded(palette), encoded(grey)):
+        (frame,) = to_frames(given, 40)
         assert (frame[:12] == 255).all() and (frame[-12:] == 255).all() and (frame[:, :8] == 255).all()
         assert frame[20, 20, 1] < 100
     array[..., 3] = 255
-    (frame,) = to_frames(array, 40)  # Opaque throughout: like a picture without alpha.
+    (frame,) = to_frames(array, 40)  # Opaque throughout: like an image without alpha.
     assert frame[0, 0, 1] == 0 and 0 < frame[0, 0, 0] < 200
 
 
@@ -109,8 +109,8 @@ def test_greyscale_sixteen_bit_and_cmyk():
     grey = np.tile(np.arange(16, dtype=np.uint8) * 17, (16, 1))
     expected = np.repeat(grey[None, :, :, None], 3, -1)
     sixteen = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
-    for picture in (grey, PIL.Image.fromarray(grey), encoded(sixteen), sixteen):
-        np.testing.assert_array_equal(to_frames(picture, 16), expected)
+    for given in (grey, PIL.Image.fromarray(grey), encoded(sixteen), sixteen):
+        np.testing.assert_array_equal(to_frames(given, 16), expected)
     cmyk = encoded(PIL.Image.new('RGB', (8, 8), (250, 10, 10)).convert('CMYK'), 'JPEG', quality=100)
     assert np.abs(to_frames(cmyk, 8).astype(int) - (250, 10, 10)).max() < 8
 
@@ -130,16 +130,16 @@ def test_sixteen_bits_keep_their_orientation_and_transparency():
 @pytest.mark.parametrize('dtype', [np.int32, np.float32])
 def test_pixels_of_unknown_white_are_refused(dtype):
     image = PIL.Image.fromarray(smooth(16, 16)[..., 0].astype(dtype))
-    for picture in (image, encoded(image, 'TIFF')):
-        with pytest.raises(PictureError, match=r'frame 0 .* Give 8 or 16 bits'):
-            to_frames([picture], 16)
+    for given in (image, encoded(image, 'TIFF')):
+        with pytest.raises(ImageError, match=r'frame 0 .* Give 8 or 16 bits'):
+            to_frames([given], 16)
     portable = encoded(PIL.Image.fromarray(np.full((4, 4), 255 * 257, np.uint16)), 'PPM')  # PIL gives it as 32 bits.
     assert (to_frames(portable, 4) == 255).all()
 
 
 def test_a_strip_that_would_be_resized_to_gigabytes_is_refused():
     strip = np.zeros((1, 2000), np.uint8)
-    with pytest.raises(PictureError, match='2000 x 1 pixels. Cut it'):
+    with pytest.raises(ImageError, match='2000 x 1 pixels. Cut it'):
         to_frames(strip, 224, 'crop')
     assert to_frames(strip[:, :1000], 224, 'crop').shape == (1, 224, 224, 3)
 
@@ -158,13 +158,13 @@ def test_a_large_jpeg_equals_a_large_png():
     assert np.abs(jpeg - png).max() < 8
 
 
-def test_faults_name_the_picture(tmp_path):
+def test_faults_name_the_image(tmp_path):
     data = encoded(PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), 'JPEG')
     (tmp_path / 'short.jpg').write_bytes(data[:500])
-    (tmp_path / 'text.png').write_text('not a picture')
-    for picture, message in [
+    (tmp_path / 'text.png').write_text('not an image')
+    for given, message in [
         (tmp_path / 'short.jpg', 'short.jpg cannot be decoded'),
-        (tmp_path / 'text.png', 'text.png is not a picture'),
+        (tmp_path / 'text.png', 'text.png is not an image'),
         (b'', '0 bytes'),
         ([data, data[:500]], 'frame 1 of a video cannot be decoded'),
         ([data, tmp_path / 'text.png'], 'frame 1 of a video .*text.png'),
@@ -173,13 +173,13 @@ def test_faults_name_the_picture(tmp_path):
         (np.zeros((8, 8, 2), np.uint8), r'shape \(8, 8, 2\)'),
         (np.zeros((0, 8, 3), np.uint8), r'shape \(0, 8, 3\)'),
     ]:
-        with pytest.raises(PictureError, match=message):
-            to_frames(picture, 32)
-    with pytest.raises(PictureError, match='cannot be decoded'):
+        with pytest.raises(ImageError, match=message):
+            to_frames(given, 32)
+    with pytest.raises(ImageError, match='cannot be decoded'):
         decode(data[:500])
 
 
-def test_any_damage_is_a_picture_error():
+def test_any_damage_is_an_image_error():
     image = PIL.Image.fromarray(smooth(40, 30))
     files = [encoded(image, kind) for kind in ('PNG', 'JPEG', 'WEBP', 'GIF', 'TIFF', 'BMP')]
     for content in files:
@@ -189,22 +189,22 @@ def test_any_damage_is_a_picture_error():
                 changed[position] ^= int(RNG.integers(1, 256))
             try:
                 frames = to_frames(bytes(changed[: RNG.integers(len(content))] if number % 4 == 0 else changed), 16)
-            except PictureError:
+            except ImageError:
                 continue
             assert frames.shape == (1, 16, 16, 3)
 
 
-def test_what_the_disk_says_is_no_fault_of_the_picture(tmp_path, monkeypatch):
+def test_what_the_disk_says_is_no_fault_of_the_image(tmp_path, monkeypatch):
     monkeypatch.setattr(files, 'WAITS', ())
     (tmp_path / 'x.png').symlink_to('/proc/self/mem')  # A process has no first byte: reading it is EIO.
     for path, number in (('x.png', errno.EIO), ('none.png', errno.ENOENT), ('', errno.EISDIR)):
-        for picture in (tmp_path / path, str(tmp_path / path), [tmp_path / path]):
+        for given in (tmp_path / path, str(tmp_path / path), [tmp_path / path]):
             with pytest.raises(OSError) as raised:
-                to_frames(picture, 32)
+                to_frames(given, 32)
             assert raised.value.errno == number and raised.value.filename == str(tmp_path / path)
 
 
-def test_a_picture_that_pil_has_open_on_a_disk_that_fails(tmp_path):
+def test_an_image_that_pil_has_open_on_a_disk_that_fails(tmp_path):
     """PIL reads the pixels when they are asked for, and its own errors and the disk's are both OSErrors."""
 
     class Disk(io.BytesIO):
@@ -220,11 +220,11 @@ def test_a_picture_that_pil_has_open_on_a_disk_that_fails(tmp_path):
     image, disk.failed = PIL.Image.open(disk), True
     with pytest.raises(OSError, match='Errno 5'):
         to_frames(image, 32)
-    with pytest.raises(PictureError, match='cannot be decoded'):
+    with pytest.raises(ImageError, match='cannot be decoded'):
         to_frames(PIL.Image.open(io.BytesIO(content[:5000])), 32)
 
 
-def test_too_little_memory_is_no_fault_of_the_picture(tmp_path):
+def test_too_little_memory_is_no_fault_of_the_image(tmp_path):
     PIL.Image.new('RGB', (8000, 8000)).save(tmp_path / 'large.png')
     script = (
         'import pathlib, resource, sys\n'

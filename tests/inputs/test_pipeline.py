@@ -23,7 +23,7 @@ from absl import flags
 from flamingo_jax.few_shot.names import Names
 from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.few_shot.words import Words
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.pipeline import _Rows, _seed_of, batches, put, read, rows
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 ROOT = pathlib.Path(__file__).parents[2]
 SAMPLE = str(ROOT / 'data/picture_dictionary/sample')
 DOCUMENTS = 13
-PICTURES = PictureFormat(8)
+IMAGES = ImageFormat(8)
 
 
 def png(number):
@@ -46,7 +46,7 @@ def png(number):
 
 @pytest.fixture(scope='module')
 def stored(tmp_path_factory):
-    """Thirteen documents: a title, a picture, its caption; every fourth picture is damaged."""
+    """Thirteen documents: a title, an image, its caption; every fourth image is damaged."""
     folder = tmp_path_factory.mktemp('documents')
     kinds = dict(texts=tfds.features.Text(), images=tfds.features.Text(), weights=np.float32)
     features = tfds.features.FeaturesDict({name: tfds.features.Sequence(kind) for name, kind in kinds.items()})
@@ -91,7 +91,7 @@ def equal(a, b):
 
 
 def iterator(config, tokenizer, seed=0, start=0):
-    return read(batches({'x': config}, tokenizer, PICTURES, seed)['x'], start, config.workers)
+    return read(batches({'x': config}, tokenizer, IMAGES, seed)['x'], start, config.workers)
 
 
 def test_one_seed_gives_the_same_batches(config, tokenizer):
@@ -101,7 +101,7 @@ def test_one_seed_gives_the_same_batches(config, tokenizer):
     drawn = [batch.text if config.row is Aligned else batch.tokens for batch in (one[0], other[0], one[1])]
     assert not np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
     # An empty document tells the shapes of all, without the data: `plan` has them from there.
-    empty = config.empty_row(tokenizer, PICTURES)
+    empty = config.empty_row(tokenizer, IMAGES)
     kinds = [jax.tree.map(lambda x: (np.shape(x), x.dtype), part) for part in (one[0], empty)]
     assert kinds[0] == jax.tree.map(lambda kind: ((4, *kind[0]), kind[1]), kinds[1], is_leaf=lambda x: type(x) is tuple)
     assert one[0].images.shape == (4, config.images, 1, 8, 8, 3) and drawn[0].shape[-1] == 32
@@ -120,7 +120,7 @@ def test_processes_read_the_rows_that_their_devices_hold(config, tokenizer):
 
     That rows fit devices: tests/parallel/test_processes.py.
     """
-    whole = rows(config, tokenizer, PICTURES, _seed_of(0, 'x'))
+    whole = rows(config, tokenizer, IMAGES, _seed_of(0, 'x'))
     two_of_four = grain.MapDataset.source(_Rows(whole, 4, (1, 3))).batch(2)
     for start in (0, 5):
         batch, some = next(iterator(config, tokenizer, start=start)), next(read(two_of_four, start, 0))
@@ -195,7 +195,7 @@ def test_a_worker_ends_with_the_process_that_trains():
 
 def test_an_epoch_has_every_document_once_and_the_next_another_order(stored, tokenizer):
     config = Documents(path=stored, length=40, images=1, batch_size=4)
-    every = rows(config, tokenizer, PICTURES, _seed_of(0, 'x'))
+    every = rows(config, tokenizer, IMAGES, _seed_of(0, 'x'))
     texts = [tokenizer.decode(every[i].tokens[1:]) for i in range(2 * DOCUMENTS)]
     assert len(set(texts[:DOCUMENTS])) == DOCUMENTS == len(set(texts[DOCUMENTS:]))
     assert set(texts[:DOCUMENTS]) == set(texts[DOCUMENTS:]) and texts[:DOCUMENTS] != texts[DOCUMENTS:]
@@ -203,7 +203,7 @@ def test_an_epoch_has_every_document_once_and_the_next_another_order(stored, tok
 
 def test_documents_become_chunks(stored, tokenizer):
     config = Documents(path=stored, length=40, images=1, batch_size=4)
-    every = rows(config, tokenizer, PICTURES, _seed_of(0, 'x'))
+    every = rows(config, tokenizer, IMAGES, _seed_of(0, 'x'))
     seen = 0
     for i in range(DOCUMENTS):
         text, row = tokenizer.decode(every[i].tokens[1:]), every[i]
@@ -215,13 +215,13 @@ def test_documents_become_chunks(stored, tokenizer):
         assert (row.images[0, 0, :, :, 0] == (0 if damaged else 100 + number)).all()
         seen += damaged
     assert seen == 3
-    bare = rows(Documents(path=stored, length=40, images=0, batch_size=4), tokenizer, PICTURES, 0)[0]
+    bare = rows(Documents(path=stored, length=40, images=0, batch_size=4), tokenizer, IMAGES, 0)[0]
     assert bare.images is None and not bare.phi.any()
 
 
 def test_packed_rows_offer_every_document_once_an_epoch(stored, tokenizer):
     config = Documents(path=stored, length=100, images=4, documents=4, window=(24, 1), batch_size=1)
-    every = rows(config, tokenizer, PICTURES, _seed_of(0, 'x'))
+    every = rows(config, tokenizer, IMAGES, _seed_of(0, 'x'))
     texts = ''.join(tokenizer.decode(every[i].tokens[: every[i].used]) for i in range(DOCUMENTS))  # Four epochs.
     assert [texts.count(f'word {number}<EOC>') for number in range(DOCUMENTS)] == [
         0 if number % 4 == 3 else 4 for number in range(DOCUMENTS)
@@ -229,24 +229,24 @@ def test_packed_rows_offer_every_document_once_an_epoch(stored, tokenizer):
 
 
 def test_packed_rows_are_full(tokenizer):
-    """Real sequences: names of the sample's pictures in its languages, of very different lengths."""
+    """Real sequences: names of the sample's images in its languages, of very different lengths."""
     names = dict(name=game(Names, languages=('en', 'de', 'ja', 'fi')))
     common = dict(path=SAMPLE, shots=1, games=names, batch_size=1, styles=('noto', 'fluent-flat'))
     config = FewShot(length=256, images=24, documents=24, window=(64, 2), **common)
-    every = rows(config, tokenizer, PICTURES, 0)
+    every = rows(config, tokenizer, IMAGES, 0)
     used = np.array([every[i].used for i in range(12)])
-    alone = rows(FewShot(length=64, images=2, **common), tokenizer, PICTURES, 0)
+    alone = rows(FewShot(length=64, images=2, **common), tokenizer, IMAGES, 0)
     before = np.mean([alone[i].used for i in range(60)]) / 64
     assert used.mean() / 256 > 0.9 > before + 0.2
     assert {int(every[i].document.max()) for i in range(12)} != {1}
 
 
 @pytest.mark.parametrize('documents', [1, 12])
-def test_every_answer_of_a_game_sees_its_picture(tokenizer, documents):
-    """Names in Georgian are longer than the window here. What is cut is the end, never a picture before its answer."""
+def test_every_answer_of_a_game_sees_its_image(tokenizer, documents):
+    """Names in Georgian are longer than the window here. What is cut is the end, never an image before its answer."""
     names = dict(name=game(Names, prompt=' Question: What is this? Answer:', languages=('en', 'ka')))
     common = dict(path=SAMPLE, shots=3, games=names, styles=('noto', 'fluent-flat'), documents=documents)
-    every = rows(FewShot(length=96, images=8, window=(48, 3), **common), tokenizer, PICTURES, 0)
+    every = rows(FewShot(length=96, images=8, window=(48, 3), **common), tokenizer, IMAGES, 0)
     drawn = [every[i] for i in range(20)]
     assert all((row.phi[row.weights > 0] > 0).all() for row in drawn)
     assert sum((row.weights > 0).any() for row in drawn) > 15
@@ -278,7 +278,7 @@ def test_errors(tokenizer, stored, tmp_path):
     few_shot = dict(path=SAMPLE, shots=1, games=asked, styles=('noto',))
     with pytest.raises(ValueError, match="game 'name', 16 have no answer within 8 tokens and 5 .* larger `length`"):
         iterator(FewShot(length=8, **few_shot), tokenizer)
-    with pytest.raises(ValueError, match='within 9 tokens and 1 pictures. Give the data set a larger `window`'):
+    with pytest.raises(ValueError, match='within 9 tokens and 1 images. Give the data set a larger `window`'):
         iterator(FewShot(length=64, documents=5, window=(9, 1), **few_shot), tokenizer)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.images import NINTHS, QUARTERS, PictureFormat, tiles
+from flamingo_jax.inputs.images import NINTHS, QUARTERS, ImageFormat, tiles
 from flamingo_jax.inputs.prompts import (
     UTTERANCE_END,
     as_batch,
@@ -15,7 +15,7 @@ from flamingo_jax.inputs.prompts import (
     encode_prompt,
     in_tiles,
     is_continued,
-    is_picture,
+    is_image,
 )
 from flamingo_jax.inputs.tokenizer import AROUND, Tokenizer
 
@@ -29,17 +29,17 @@ def encoded() -> bytes:
     return file.getvalue()
 
 
-def test_pictures_stand_for_their_tags(tokenizer, tmp_path):
-    """<EOC> comes before every picture, unless nothing is open."""
+def test_images_stand_for_their_tags(tokenizer, tmp_path):
+    """<EOC> comes before every image, unless nothing is open."""
     IMAGE.save(tmp_path / 'x.png')
     prompt = ['a', IMAGE, ' Output: b<EOC>', ARRAY, ' Output: c', tmp_path / 'x.png', encoded()]
-    tokens, pictures = encode_prompt(prompt, tokenizer, PictureFormat(16))
+    tokens, images = encode_prompt(prompt, tokenizer, ImageFormat(16))
     tag, e = tokenizer.image_tag, tokenizer.encode
     end = tokenizer.eoc
     expected = [tokenizer.bos, *e('a'), end, *tag, *e(' Output: b'), end, *tag, *e(' Output: c'), end, *tag, end, *tag]
     assert tokens == expected
-    assert len(pictures) == 4
-    for frames in pictures:
+    assert len(images) == 4
+    for frames in images:
         np.testing.assert_array_equal(frames, ARRAY[None])
 
 
@@ -81,28 +81,28 @@ def test_texts_are_read_composed(tokenizer):
 
 @pytest.mark.parametrize('side, places', [(2, QUARTERS), (3, NINTHS)])
 def test_tiles_have_their_places_and_the_whole_is_last(side, places):
-    picture = PIL.Image.fromarray(np.random.default_rng(0).integers(256, size=(12, 18, 3), dtype=np.uint8))
-    whole, *parts = (one.tobytes() for one in tiles(picture, side))
-    *prompt, last = in_tiles(picture, side)
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(256, size=(12, 18, 3), dtype=np.uint8))
+    whole, *parts = (one.tobytes() for one in tiles(image, side))
+    *prompt, last = in_tiles(image, side)
     assert last.tobytes() == whole
     assert [one.tobytes() for one in prompt[::2]] == parts and prompt[1::2] == [f' {place}' for place in places]
     with pytest.raises(ValueError, match='in 2 rows of 2 and in 3 of 3, and not in 4 of 4'):
-        in_tiles(picture, 4)
+        in_tiles(image, 4)
 
 
 def test_the_few_shot_prompt_of_the_paper(tokenizer):
-    tokens, _ = encode_prompt([IMAGE, ' Output: dog<EOC>', IMAGE, ' Output:'], tokenizer, PictureFormat(16))
-    by_hand = encode_prompt([IMAGE, ' Output: dog', IMAGE, ' Output:'], tokenizer, PictureFormat(16))[0]
+    tokens, _ = encode_prompt([IMAGE, ' Output: dog<EOC>', IMAGE, ' Output:'], tokenizer, ImageFormat(16))
+    by_hand = encode_prompt([IMAGE, ' Output: dog', IMAGE, ' Output:'], tokenizer, ImageFormat(16))[0]
     text = tokenizer.decode(tokens)
     assert tokens == by_hand and text == '<image> Output: dog<EOC><image> Output:' and tokens[0] == tokenizer.bos
 
 
 def test_videos_and_features(tokenizer):
     features = np.zeros((2, 9, 5), np.float16)
-    _, (video, given) = encode_prompt([[ARRAY, IMAGE, ARRAY], features], tokenizer, PictureFormat(8))
+    _, (video, given) = encode_prompt([[ARRAY, IMAGE, ARRAY], features], tokenizer, ImageFormat(8))
     assert video.shape == (3, 8, 8, 3) and given is features
-    assert is_picture([IMAGE, ARRAY]) and is_picture(pathlib.Path('x'))
-    assert not is_picture('x.png') and not is_picture([]) and not is_picture([[IMAGE]]) and not is_picture(None)
+    assert is_image([IMAGE, ARRAY]) and is_image(pathlib.Path('x'))
+    assert not is_image('x.png') and not is_image([]) and not is_image([[IMAGE]]) and not is_image(None)
 
 
 def test_one_prompt_or_several():
@@ -135,20 +135,20 @@ def test_a_text_alone_is_a_prompt(tokenizer):
 
 def test_errors(tokenizer, sentencepiece, tmp_path):
     with pytest.raises(ValueError, match='empty'):
-        encode_prompt([], tokenizer, PictureFormat(16))
+        encode_prompt([], tokenizer, ImageFormat(16))
     with pytest.raises(
         ValueError,
-        match='Item 1 .* contains the tag <image> .2 times.*Replace each tag by the picture.*tokenizer.literal',
+        match='Item 1 .* contains the tag <image> .2 times.*Replace each tag by the image.*tokenizer.literal',
     ):
-        encode_prompt([IMAGE, '<image> and <image>'], tokenizer, PictureFormat(16))
+        encode_prompt([IMAGE, '<image> and <image>'], tokenizer, ImageFormat(16))
     with pytest.raises(ValueError, match='Item 1 of the prompt is of type int'):
-        encode_prompt(['a', 3], tokenizer, PictureFormat(16))
+        encode_prompt(['a', 3], tokenizer, ImageFormat(16))
     with pytest.raises(ValueError, match='Item 1 of the prompt is of type NoneType'):
-        encode_prompt(['a', None], tokenizer, PictureFormat(16))
+        encode_prompt(['a', None], tokenizer, ImageFormat(16))
     IMAGE.save(tmp_path / 'x.png')
     with pytest.raises(ValueError, match='Item 0 .* give pathlib.Path'):
-        encode_prompt([str(tmp_path / 'x.png')], tokenizer, PictureFormat(16))
+        encode_prompt([str(tmp_path / 'x.png')], tokenizer, ImageFormat(16))
     with pytest.raises(ValueError, match='Item 0 .* a language model without vision'):
-        encode_prompt([IMAGE], Tokenizer(sentencepiece), PictureFormat(16))
+        encode_prompt([IMAGE], Tokenizer(sentencepiece), ImageFormat(16))
     with pytest.raises(FileNotFoundError, match='gone.png'):
-        encode_prompt(['a', tmp_path / 'gone.png'], tokenizer, PictureFormat(16))
+        encode_prompt(['a', tmp_path / 'gone.png'], tokenizer, ImageFormat(16))

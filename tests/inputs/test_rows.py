@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.inputs import tokenizer as tokenizers
-from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.images import ImageError
 from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from flamingo_jax.training.objectives.aligned import Aligned
 from flamingo_jax.training.objectives.told import Told
@@ -20,12 +20,12 @@ def letters():
     return tokenizers.Tokenizer(tokenizers.train(iter([' '.join(symbols)] * 20), 272, symbols), 'text')
 
 
-def picture(number):
+def image(number):
     return lambda: BLANK + np.uint8(number)
 
 
 def unreadable():
-    raise PictureError('broken')
+    raise ImageError('broken')
 
 
 def build(chunks, letters, length=16, images=3, seed=0, **options):
@@ -47,8 +47,8 @@ def digits(array):
 
 TWO = [
     Chunk(None, ['ab'], [1.0]),
-    Chunk(picture(1), ['c', 'd'], [0.0, 1.0]),
-    Chunk(picture(2), ['e', 'f'], [1.0, 0.0]),
+    Chunk(image(1), ['c', 'd'], [0.0, 1.0]),
+    Chunk(image(2), ['e', 'f'], [1.0, 0.0]),
 ]
 
 
@@ -79,8 +79,8 @@ def test_the_model_counts_the_same_phi(letters, config):
     np.testing.assert_array_equal(model.phi(jnp.array(sequence.tokens[None])), sequence.phi[None])
 
 
-def test_text_tied_to_the_next_picture(letters):
-    """All but the tags moves on by one; what has no next picture sees none."""
+def test_text_tied_to_the_next_image(letters):
+    """All but the tags moves on by one; what has no next image sees none."""
     sequence = build(TWO, letters, length=20, p_next=1.0)
     assert spelled(sequence, letters) == '^ab/iiicd/iiief/$...'
     assert digits(sequence.phi) ==    '11111112222220000000'  # fmt: skip  # noqa: E222
@@ -89,7 +89,7 @@ def test_text_tied_to_the_next_picture(letters):
 
 
 def test_a_long_document_gives_a_window(letters):
-    """Every window of 10 of the 17 tokens comes; a tag that is cut at the front has lost its picture."""
+    """Every window of 10 of the 17 tokens comes; a tag that is cut at the front has lost its image."""
     whole, found = '^ab/iiicd/iiief/$', {}
     for seed in range(100):
         sequence = build(TWO, letters, length=10, seed=seed)
@@ -109,9 +109,9 @@ def test_a_long_document_gives_a_window(letters):
 
 @pytest.mark.parametrize('length', [30, 12, 11, 10, 9, 8, 5])
 @pytest.mark.parametrize('images', [1, 2])
-def test_more_pictures_than_room(letters, length, images):
-    """The window ends before the first picture too many, or at its length, whichever comes first."""
-    chunks = [Chunk(picture(number), ['a'], [1.0]) for number in range(1, 7)]
+def test_more_images_than_room(letters, length, images):
+    """The window ends before the first image too many, or at its length, whichever comes first."""
+    chunks = [Chunk(image(number), ['a'], [1.0]) for number in range(1, 7)]
     whole = '^' + 'iiia/' * 6 + '$'
     for seed in range(30):
         sequence = build(chunks, letters, length=length, images=images, seed=seed)
@@ -124,7 +124,7 @@ def test_more_pictures_than_room(letters, length, images):
 
 
 def test_room_for_no_more(letters):
-    chunks = [Chunk(picture(number), ['a'], [1.0]) for number in range(1, 4)]
+    chunks = [Chunk(image(number), ['a'], [1.0]) for number in range(1, 4)]
     sequence = build(chunks, letters, length=20, images=2)
     assert spelled(sequence, letters) == '^iiia/iiia/.........'
     assert digits(sequence.phi[:11]) == '01111122222'
@@ -139,7 +139,7 @@ def test_text_alone(letters):
     assert digits(sequence.weights) == '01111000'
 
 
-def test_an_unreadable_picture_takes_its_text_along(letters):
+def test_an_unreadable_image_takes_its_text_along(letters):
     chunks = [TWO[0], Chunk(unreadable, ['g'], [1.0]), TWO[2]]
     sequence = build(chunks, letters)
     assert spelled(sequence, letters) == '^ab/iiief/$.....' and sequence.unreadable == 1
@@ -148,14 +148,14 @@ def test_an_unreadable_picture_takes_its_text_along(letters):
     assert spelled(nothing, letters) == '^$' + 14 * '.' and not nothing.weights.any()
 
 
-def test_pictures_outside_the_window_are_not_decoded(letters):
+def test_images_outside_the_window_are_not_decoded(letters):
     read = []
 
     def noted(i):
         def decode():
             read.append(i)
             if i % 3 == 2:
-                raise PictureError('broken')
+                raise ImageError('broken')
             return BLANK + np.uint8(i)
 
         return decode
@@ -170,7 +170,7 @@ def test_pictures_outside_the_window_are_not_decoded(letters):
         assert len(shown) and set(shown) <= set(read) - broken
 
 
-def test_a_picture_of_another_shape_is_an_error(letters):
+def test_an_image_of_another_shape_is_an_error(letters):
     with pytest.raises(ValueError, match=r'shape \(2, 2, 2, 3\).*read as \(1, 2, 2, 3\)'):
         build([Chunk(lambda: np.zeros((2, 2, 2, 3), np.uint8), [], [])], letters)
 
@@ -180,11 +180,11 @@ def pack(documents, letters, length=32, images=5, window=(17, 2), seed=0, lines=
     return Interleaved.packed(documents, letters, BLANK, np.random.default_rng(seed), row, window, lines)
 
 
-ONE = [Chunk(picture(3), ['g', 'h'], [0.0, 1.0])]
+ONE = [Chunk(image(3), ['g', 'h'], [0.0, 1.0])]
 
 
 def test_a_packed_row(letters):
-    """Pictures are counted through the row; the first token of a document is not the target of the one before it."""
+    """Images are counted through the row; the first token of a document is not the target of the one before it."""
     row = pack([TWO, ONE], letters)
     assert spelled(row, letters) == '^ab/iiicd/iiief/$^iiigh/$.......'
     assert digits(row.phi) == '00001111112222222' + '03333333' + 7 * '0'
@@ -207,13 +207,13 @@ def test_a_document_that_fits_a_window_is_packed_whole_or_not_at_all(letters, le
 
 
 def test_a_longer_document_fills_the_row_with_a_part_of_its_window(letters):
-    long = [Chunk(picture(number), ['abc'], [1.0]) for number in range(4, 9)]
+    long = [Chunk(image(number), ['abc'], [1.0]) for number in range(4, 9)]
     whole, parts = '^' + 'iiiabc/' * 5 + '$', set()
     for seed in range(50):
         row = pack([TWO, long, long], letters, seed=seed)
         text = spelled(row, letters)
         assert text.startswith('^ab/iiicd/iiief/$') and text[17:].rstrip('.') in whole
-        assert row.used == 32 or 'iii' in whole[whole.index(text[17 : row.used]) + 3 :]  # Ends before a third picture.
+        assert row.used == 32 or 'iii' in whole[whole.index(text[17 : row.used]) + 3 :]  # Ends before a third image.
         parts.add(text[17:])
     assert len(parts) > 8
     for length in (17, 18):  # One token more has no room for a target.
@@ -222,9 +222,9 @@ def test_a_longer_document_fills_the_row_with_a_part_of_its_window(letters):
         assert len(list(read)) == 2
 
 
-def test_lines_share_the_pictures_of_a_row(letters):
-    """Each document goes into the first line that has room; pictures and documents are counted through the row."""
-    three = [Chunk(picture(number), ['a'], [1.0]) for number in (4, 5, 6)]
+def test_lines_share_the_images_of_a_row(letters):
+    """Each document goes into the first line that has room; images and documents are counted through the row."""
+    three = [Chunk(image(number), ['a'], [1.0]) for number in (4, 5, 6)]
     row = pack([TWO, three, ONE, ONE], letters, length=20, images=6, window=(18, 3), lines=2)
     lines = [spelled(row._replace(tokens=line), letters) for line in row.tokens]
     assert lines == ['^ab/iiicd/iiief/$...', '^iiia/iiia/iiia/$...']
@@ -243,12 +243,12 @@ def test_lines_share_the_pictures_of_a_row(letters):
     assert pack([TWO, ONE], letters, length=20, lines=2, targets=7).at.shape == (2, 7)
     batch = jax.tree.map(lambda x: np.stack([x, x]), small)
     assert batch.lines().tokens.shape == (4, 20) and batch.lines().images.shape[:2] == (2, 4)
-    assert batch.counts() == dict(tokens=66, pictures=8, documents=6, targets=24, unreadable=0)
+    assert batch.counts() == dict(tokens=66, images=8, documents=6, targets=24, unreadable=0)
     assert batch.total_weight() == batch.lines().total_weight() == 24
 
 
 def test_documents_with_nothing_to_learn_are_not_packed(letters):
-    silent, broken = [Chunk(picture(1), ['a'], [0.0])], [Chunk(unreadable, ['g'], [1.0])]
+    silent, broken = [Chunk(image(1), ['a'], [0.0])], [Chunk(unreadable, ['g'], [1.0])]
     row = pack([silent, broken, ONE], letters)
     assert spelled(row, letters).rstrip('.') == '^iiigh/$' and row.unreadable == 1
     empty = pack([silent], letters)
@@ -262,7 +262,7 @@ def aligned(chunks, letters, length):
 
 @pytest.mark.parametrize('document', [TWO, TWO[1:]])
 def test_a_pair(letters, document):
-    """The first picture by itself, and its text by itself, whatever stands around them."""
+    """The first image by itself, and its text by itself, whatever stands around them."""
     row = aligned(document, letters, 6)
     assert spelled(row, letters) == '^iii/' and digits(row.phi) == '01111' and row.weight == 1
     assert spelled(row._replace(tokens=row.text), letters) == '^cd...' and row.used == 3
@@ -272,7 +272,7 @@ def test_a_pair(letters, document):
 
 
 @pytest.mark.parametrize(
-    'chunk, bad', [(Chunk(unreadable, ['g'], [1.0]), 1), (TWO[0], 0), (Chunk(picture(1), [], []), 0)]
+    'chunk, bad', [(Chunk(unreadable, ['g'], [1.0]), 1), (TWO[0], 0), (Chunk(image(1), [], []), 0)]
 )
 def test_no_pair_weighs_nothing(letters, chunk, bad):
     row, whole = aligned([chunk], letters, 6), aligned(TWO, letters, 6)
@@ -281,15 +281,15 @@ def test_no_pair_weighs_nothing(letters, chunk, bad):
     np.testing.assert_array_equal(row.tokens, whole.tokens)
 
 
-def test_told_without_a_picture_is_without_what_is_said_of_it(letters):
-    """Of a dialogue about a damaged picture nothing is left, and of one for which there is no room neither."""
+def test_told_without_an_image_is_without_what_is_said_of_it(letters):
+    """Of a dialogue about a damaged image nothing is left, and of one for which there is no room neither."""
     dialogue = [
         Chunk(None, ['ab'], [1.0]),
         Chunk(unreadable, ['c'], [1.0], says='g'),
         Chunk(None, ['d'], [1.0], continues=True),
-        Chunk(picture(2), ['e'], [1.0], says='h'),
+        Chunk(image(2), ['e'], [1.0], says='h'),
         Chunk(None, ['f'], [1.0], continues=True),
-        Chunk(picture(3), ['c'], [1.0], says='g'),
+        Chunk(image(3), ['c'], [1.0], says='g'),
         Chunk(None, ['d'], [1.0], continues=True),
     ]
     row = Told.of(dialogue, letters, BLANK, np.random.default_rng(0), RowFormat(32, 1))

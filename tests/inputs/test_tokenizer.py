@@ -6,7 +6,7 @@ import pytest
 
 from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inputs import tokenizer as tokenizers
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
 from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -177,9 +177,9 @@ def test_nothing_before_a_text_where_the_model_was_trained_so(json_file):
     fields = json.loads(json_file) | dict(post_processor=None)
     tokenizer = Tokenizer(json.dumps(fields).encode())
     assert tokenizer.begin == ()
-    assert encode_prompt(['dax'], tokenizer, PictureFormat(16))[0] == tokenizer.encode('dax')
+    assert encode_prompt(['dax'], tokenizer, ImageFormat(16))[0] == tokenizer.encode('dax')
     with pytest.raises(ValueError, match='empty text'):
-        encode_prompt([''], tokenizer, PictureFormat(16))
+        encode_prompt([''], tokenizer, ImageFormat(16))
     chunk = Chunk(None, ('dax',), (1.0,))
     row = Interleaved.of([chunk], tokenizer, None, np.random.default_rng(0), RowFormat(8, 0))
     ids = tokenizer.encode('dax')
@@ -232,11 +232,11 @@ def test_a_space_before_each_text_is_not_between_its_segments(kind):
         file, whole = _json_with_prefix(normalizers.Sequence(steps), None)
     else:
         file, whole = _json_with_prefix(None, pre_tokenizers.Metaspace(prepend_scheme=kind))
-    tokenizer, picture = Tokenizer(file, 'token'), np.zeros((1, 1, 1), np.float32)
+    tokenizer, image = Tokenizer(file, 'token'), np.zeros((1, 1, 1), np.float32)
     expected = [*tokenizer.begin, *whole('bodex<EOC><image>Output: trusavi<EOC><image>Output: bodex<EOC>')]
-    prompt = ['bodex<EOC>', picture, 'Output:', '', ' trusavi<EOC>', picture, 'Output:']
+    prompt = ['bodex<EOC>', image, 'Output:', '', ' trusavi<EOC>', image, 'Output:']
     candidate = tokenizer.encode(' bodex<EOC>', is_continued(prompt, tokenizer))
-    assert encode_prompt(prompt, tokenizer, PictureFormat(16))[0] + candidate == expected
+    assert encode_prompt(prompt, tokenizer, ImageFormat(16))[0] + candidate == expected
     assert whole('a') == tokenizer.encode('a') != tokenizer.encode('a', continues=True)
     literal = tokenizer.literal('<EOC>')  # Nor is one around a text that is read as its characters.
     for begin, continues in (('', False), ('bodex', True), ('<EOC>', tokenizer.prefix_once)):
@@ -244,16 +244,16 @@ def test_a_space_before_each_text_is_not_between_its_segments(kind):
         expected_of_parts = [*tokenizer.encode(begin), *characters, *tokenizer.encode('Output:', continues=True)]
         assert tokenizer.encode(f'{begin}{literal}Output:') == expected_of_parts
     chunks = [Chunk(None, ('bodex',), (1.0,))]
-    chunks += [Chunk(lambda: picture, ('Output:', f' {word}'), (0.0, 1.0)) for word in ('trusavi', 'bodex')]
-    row = Interleaved.of(chunks, tokenizer, picture, np.random.default_rng(0), RowFormat(64, 2))
+    chunks += [Chunk(lambda: image, ('Output:', f' {word}'), (0.0, 1.0)) for word in ('trusavi', 'bodex')]
+    row = Interleaved.of(chunks, tokenizer, image, np.random.default_rng(0), RowFormat(64, 2))
     assert row.tokens[: len(expected)].tolist() == expected
 
 
-def test_what_follows_a_picture_and_its_words_is_the_same_tokens():
+def test_what_follows_an_image_and_its_words_is_the_same_tokens():
     """In a told row of a model with a space before each text. A new line stands for <EOC>."""
-    tokenizer, picture = Tokenizer(_sentencepiece_with_prefix()[0], 'token'), np.zeros((1, 1, 1), np.float32)
-    chunks = [Chunk(lambda: picture, ('Output:', ' bodex'), (1.0, 1.0), says='trusavi')] * 2
-    row = Told.of(chunks, tokenizer, picture, np.random.default_rng(0), RowFormat(64, 2))
+    tokenizer, image = Tokenizer(_sentencepiece_with_prefix()[0], 'token'), np.zeros((1, 1, 1), np.float32)
+    chunks = [Chunk(lambda: image, ('Output:', ' bodex'), (1.0, 1.0), says='trusavi')] * 2
+    row = Told.of(chunks, tokenizer, image, np.random.default_rng(0), RowFormat(64, 2))
     at, told_at = row.at[row.weights > 0], row.told_at[row.weights > 0]
     told = row.told[told_at + 1]
     assert np.where(told == row.newline, tokenizer.eoc, told).tolist() == row.tokens[at + 1].tolist()
@@ -271,15 +271,15 @@ def test_llama_as_transformers_has_it(legacy, tmp_path):
     original.add_special_tokens(dict(additional_special_tokens=names))
     file = dict(roles=dict(bos=1, eos=[2], pad=0)) | json.loads((tmp_path / 'saved/tokenizer.json').read_text())
     tokenizer = Tokenizer(json.dumps(file).encode(), 'token', extra_tokens=names)
-    picture = np.zeros((1, 1, 1), np.float32)
+    image = np.zeros((1, 1, 1), np.float32)
     for prompt in (
-        [picture, 'Output:', ' trusavi<|endofchunk|>', picture, 'Output:'],
-        ['bodex', ' bodex<|endofchunk|>', picture, 'Output: trusavi'],
+        [image, 'Output:', ' trusavi<|endofchunk|>', image, 'Output:'],
+        ['bodex', ' bodex<|endofchunk|>', image, 'Output: trusavi'],
     ):
         text = ''.join(item if isinstance(item, str) else '<image>' for item in prompt)
         candidate = tokenizer.encode(' bodex<|endofchunk|>', is_continued(prompt, tokenizer))
         whole = original(f'{text} bodex<|endofchunk|>', add_special_tokens=False)['input_ids']
-        assert encode_prompt(prompt, tokenizer, PictureFormat(16))[0] == [*tokenizer.begin, *whole[: -len(candidate)]]
+        assert encode_prompt(prompt, tokenizer, ImageFormat(16))[0] == [*tokenizer.begin, *whole[: -len(candidate)]]
         assert candidate == whole[-len(candidate) :]
 
 

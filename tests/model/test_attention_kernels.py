@@ -146,7 +146,7 @@ def test_what_a_kernel_does_not_take_is_plain(monkeypatch):
 
 @pytest.fixture(scope='module')
 def loss(params, features):
-    """(model of two blocks, mesh) -> loss and gradients of two rows of pictures, which two packed texts each share."""
+    """(model of two blocks, mesh) -> loss and gradients of two rows of images, which two packed texts each share."""
     tokens = jax.random.randint(jax.random.key(0), (4, 16), 10, 304)
     document = jnp.broadcast_to(jnp.repeat(jnp.arange(2), jnp.array([7, 9])), (4, 16))
     blocks, gated = (

@@ -143,7 +143,7 @@ def test_parameter_counts_of_all_sizes():
 
 @dataclasses.dataclass(frozen=True)
 class Grid(VisionConfig):
-    """A trunk that is no more than this: the mean colour of each quarter of a picture."""
+    """A trunk that is no more than this: the mean colour of each quarter of an image."""
 
     family: ClassVar[str] = 'grid'
 

@@ -77,7 +77,7 @@ def test_an_image_matters_only_where_phi_names_it(model, params, features, token
 
 
 def test_without_latents_the_features_are_the_media_tokens(model, params, tokens):
-    """The MLP of the ablation: 16 tokens a picture, and text still sees its own picture alone, no gate being there."""
+    """The MLP of the ablation: 16 tokens an image, and text still sees its own image alone, no gate being there."""
     c = model.config
     c = dataclasses.replace(
         c,
@@ -89,7 +89,7 @@ def test_without_latents_the_features_are_the_media_tokens(model, params, tokens
     assert c.media_tokens == 16 and 'alpha_xattn' not in new['xattn']
     features = np.random.default_rng(0).standard_normal((2, 2, 1, 16, 24), np.float32)
     changed = features.copy()
-    changed[:, 1, :, 15] *= -1  # The last feature of the second picture.
+    changed[:, 1, :, 15] *= -1  # The last feature of the second image.
     difference = np.abs(logits(mlp, new, changed, tokens) - logits(mlp, new, features, tokens)).max(axis=-1)
     phi = np.asarray(mlp.phi(jnp.array(tokens)))
     assert (difference[phi == 2] > 1e-5).all() and (difference[phi < 2] == 0).all()
@@ -101,7 +101,7 @@ def test_padding_images_change_nothing(model, params, features, tokens):
     np.testing.assert_allclose(logits(model, params, padded, tokens), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_text_without_pictures_does_not_depend_on_its_batch(model, params, features, tokens):
+def test_a_text_without_images_does_not_depend_on_its_batch(model, params, features, tokens):
     """Alone it has no images at all; beside a text that has some, its row has padding."""
     text = np.where(tokens == 8, 10, tokens)  # No tag is whole.
     assert not np.any(model.phi(jnp.array(text)))
@@ -146,7 +146,7 @@ def test_phi_counts_the_tag_that_has_begun(config):
 
 
 def test_phi_may_count_at_the_tags_own_tokens_alone(config):
-    """The same text; what the data says of phi counts there too, as where text is tied to the next picture."""
+    """The same text; what the data says of phi counts there too, as where text is tied to the next image."""
     config = dataclasses.replace(config, xattn=config.xattn.as_kind('selective_xattn', only_at_tag=True))
     bos, eoc, t = 2, 304, (7, 8, 9)
     text = jnp.array([[bos, *range(20, 26), eoc, *t, *range(30, 37), eoc, *t, *range(40, 46), eoc]])
@@ -168,8 +168,8 @@ def at_tag(model) -> Flamingo:
     return dataclasses.replace(model, config=dataclasses.replace(model.config, xattn=xattn))
 
 
-def test_text_without_pictures_passes_unchanged_bit_for_bit(logits_as_run, model, at_tag, params, features, tokens):
-    """The gates are open; alone, and beside a row that has pictures. The paper's block changes it."""
+def test_text_without_images_passes_unchanged_bit_for_bit(logits_as_run, model, at_tag, params, features, tokens):
+    """The gates are open; alone, and beside a row that has images. The paper's block changes it."""
     bare, without = Flamingo(FlamingoConfig(lm=model.config.lm)), np.minimum(tokens, 303)
     without[1] = np.where(without[1] == 8, 10, without[1])  # No tag of this row is whole.
     expected = logits_as_run(bare, {'lm': params['lm']}, None, without)
@@ -182,7 +182,7 @@ def test_text_without_pictures_passes_unchanged_bit_for_bit(logits_as_run, model
     assert np.abs(logits(model, params, features, without)[1, :, :304] - expected[1]).max() > 1e-2
 
 
-def test_a_picture_may_be_seen_at_its_tag_alone(at_tag, params, features, tokens):
+def test_an_image_may_be_seen_at_its_tag_alone(at_tag, params, features, tokens):
     """With the language model's self-attention silent nothing after the tag depends on it."""
     blocks = params['lm']['blocks']
     silent = blocks | {'out': jax.tree.map(jnp.zeros_like, blocks['out'])}

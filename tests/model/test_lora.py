@@ -151,7 +151,7 @@ def test_its_products_are_kept_where_those_with_weights_are():
 def test_it_decodes(adapted, features, tokens):
     model, params = adapted
     whole = logits(model, params, features, tokens)
-    media = decode.encode_pictures(model, params, [list(row) for row in features])
+    media = decode.encode_images(model, params, [list(row) for row in features])
     read = jax.jit(decode.prefill, static_argnums=(0, 5))
     last, text = read(model, params, media, tokens[:, :12], np.ones((2, 12), bool), 4)
     np.testing.assert_allclose(last, whole[:, 11], atol=1e-4)

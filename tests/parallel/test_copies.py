@@ -39,7 +39,7 @@ train(config, workdir)
 
 
 def pages(folder, unreadable=()):
-    """A .jsonl file of 16 documents with a picture each."""
+    """A .jsonl file of 16 documents with an image each."""
     import PIL.Image
 
     folder.mkdir()
@@ -57,7 +57,7 @@ def pages(folder, unreadable=()):
 
 @pytest.mark.long
 def test_a_row_that_two_processes_read_differently_ends_both_before_it_is_saved(parts, tmp_path):
-    """Two pictures of one process's copy of the data are cut short; the other's are whole."""
+    """Two images of one process's copy of the data are cut short; the other's are whole."""
     data, port, logs = [pages(tmp_path / '0'), pages(tmp_path / '1', unreadable=(3, 11))], free_port(), []
     environment = os.environ | dict(PYTHONPATH=str(ROOT), JAX_PLATFORMS='cpu', JAX_DISABLE_MOST_OPTIMIZATIONS='1')
     running = []

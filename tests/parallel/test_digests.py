@@ -14,7 +14,7 @@ import pytest
 import flamingo_jax
 from flamingo_jax import convert
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import Features
 from flamingo_jax.parallel import digests
@@ -161,10 +161,10 @@ def test_a_folder_without_digests_is_read_and_gets_them(mine):
 
 def test_features_are_verified_when_they_are_opened(mine):
     trunk, records = bundle.read(mine / 'trunk'), open_split(SAMPLE, 'train')
-    pictures = PictureFormat.of(trunk.config, trunk.checksums['vision'])
+    image_format = ImageFormat.of(trunk.config, trunk.checksums['vision'])
 
     def opened():
-        return Features(str(mine / 'features'), 'train', records, pictures, frames=1)
+        return Features(str(mine / 'features'), 'train', records, image_format, frames=1)
 
     opened()
     flip(mine / 'features/train.npy')

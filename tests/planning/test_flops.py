@@ -71,7 +71,7 @@ def test_a_decode_step_has_the_operations_that_the_compiler_counts(tiny):
     tiny.model = ConfigDict(wide('rotary', False).to_json())
     run = programs.prepare(tiny, meshes.make_mesh(4, 1, 1, devices=jax.devices()[:4]))
     found = programs.answering(run, 3, new=16)
-    assert found.prompts == 4 and found.length == 112 and found.visible == 1  # The last picture.
+    assert found.prompts == 4 and found.length == 112 and found.visible == 1  # The last image.
     counted = flops.decode_step(run.model.config, 4, 128, 1)
     assert counted / 4 == pytest.approx(found.step.compile().cost_analysis()['flops'], rel=TOLERANCE)
     counted = flops.reading(run.model.config, 4, 112, 3)
@@ -84,14 +84,14 @@ def test_useful_operations_are_those_of_what_is_no_padding():
     config, trained = wide('rotary', True), ('resampler', 'xattn')
     data = Documents(length=64, images=2, lines=2, documents=4, batch_size=8)
     whole = flops.operations(config, trained, data, flops.computed(config, data))
-    full = dict(tokens=8 * 2 * 64, documents=8 * 2, pictures=8 * 2, targets=8 * 2 * 64)
+    full = dict(tokens=8 * 2 * 64, documents=8 * 2, images=8 * 2, targets=8 * 2 * 64)
     half = {name: count / 2 for name, count in full.items()} | dict(documents=full['documents'])
     every, some = (
         flops.operations(config, trained, data, flops.useful(config, data, counts)) for counts in (full, half)
     )
     for name in ('vision', 'resampler', 'lm'):
         assert every[name] == pytest.approx(whole[name]), name
-    of_media = 3 * 2 * 2 * 8 * 2 * 64 * config.media_tokens * 4 * 64  # The other picture of a row is masked.
+    of_media = 3 * 2 * 2 * 8 * 2 * 64 * config.media_tokens * 4 * 64  # The other image of a row is masked.
     assert whole['xattn'] - every['xattn'] == pytest.approx(of_media)
     assert some['vision'] == whole['vision'] / 2 and some['resampler'] == whole['resampler'] / 2
     among = 3 * 2 * 2 * 8 * 2 * 64 * 64 * 4 * 64
@@ -116,7 +116,7 @@ def test_blocks_below_the_first_gated_one_and_tokens_beside_the_tag():
     tagged = dataclasses.replace(
         config, image_tag=(7, 8, 9), xattn=config.xattn.as_kind('selective_xattn', only_at_tag=True)
     )
-    counts = dict(tokens=512, documents=8, pictures=8, targets=512)
+    counts = dict(tokens=512, documents=8, images=8, targets=512)
     all_tokens, at_tags = (
         flops.operations(c, ('xattn',), data, flops.useful(c, data, counts))['xattn'] for c in (config, tagged)
     )

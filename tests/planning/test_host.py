@@ -39,12 +39,12 @@ def mesh_of(name, sizes):
     return make_mesh(*sizes, devices=chips)
 
 
-def test_the_papers_pictures_on_one_gpu():
-    """64 x 10 pictures of pages, 1,024 pairs, 64 films of 8 frames: an eighth of a host with 208 cores."""
+def test_the_papers_images_on_one_gpu():
+    """64 x 10 images of pages, 1,024 pairs, 64 videos of 8 frames: an eighth of a host with 208 cores."""
     sources = {name: training.source_of(data) for name, data in training.paper('3b').datasets.items()}
     mesh = mesh_of('h100:1', (1, 1, 1))
-    pictures = 64 * 10 + 1024 + 64 * 8
-    assert host.seconds(sources, parse('h100:1'), mesh) == pytest.approx(pictures / 26 / host.PICTURES_A_SECOND)
+    images = 64 * 10 + 1024 + 64 * 8
+    assert host.seconds(sources, parse('h100:1'), mesh) == pytest.approx(images / 26 / host.IMAGES_A_SECOND)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_workers_hold_four_batches_each():
         name: Interleaved(**none | dict(images=jax.ShapeDtypeStruct((64, s.images, s.frames, 320, 320, 3), jnp.uint8)))
         for name, s in sources.items()
     }
-    pictures = 64 * 10 + 2 * 64 * 8 + 64 * 8
+    images = 64 * 10 + 2 * 64 * 8 + 64 * 8
     held = host.memory(sources, shapes, parse('h100:1'), mesh_of('h100:1', (1, 1, 1)))
-    assert held == 4 * 16 * pictures * 320 * 320 * 3
+    assert held == 4 * 16 * images * 320 * 320 * 3
     assert pipeline.held_ahead(16) == 64 and pipeline.held_ahead(0) == pipeline.THREADS + pipeline.AHEAD

@@ -46,8 +46,8 @@ def test_sums_over_tensor_by_hand(tiny):
     # 3 blocks with 5 sums, 2 gated blocks with 6, the resampler's 2 layers.
     tokens = 8 * 24 + 8 * 12
     text = (3 * 5 + 2 * 6) * tokens * 32 + tokens * 32 + 2 * (8 * 2 + 8) * 3 * 32
-    pictures = 2 * 16 * ((16 + 8) * 3 * 6 + 16 * 16 + 8 * 4 * 16)  # 16 features a frame.
-    assert hidden[('tensor',)] == pytest.approx(4 * (text + pictures) / 4 * 2 / 2)
+    images = 2 * 16 * ((16 + 8) * 3 * 6 + 16 * 16 + 8 * 4 * 16)  # 16 features a frame.
+    assert hidden[('tensor',)] == pytest.approx(4 * (text + images) / 4 * 2 / 2)
 
 
 @pytest.mark.long

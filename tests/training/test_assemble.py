@@ -16,7 +16,7 @@ from experiments import quickstart
 from experiments.ablations import ABLATIONS
 from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.inference import bundle
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -92,11 +92,11 @@ def test_a_plan_has_the_shapes_of_the_run(name, tmp_path, monkeypatch):
     assert set(frozen) == set(run.frozen)
     for name, tree in frozen.items():
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(run.model.dtype_of(name))}
-    if config.vision:  # The config says how large pictures are, or else the trunk's bundle.
+    if config.vision:  # The config says how large images are, or else the trunk's bundle.
         assert run.model.config.image_size == (config.image_size or 96)
 
 
-def test_pictures_may_have_another_size_than_their_trunk_learned_at(parts):
+def test_images_may_have_another_size_than_their_trunk_learned_at(parts):
     """As in the paper: 288 pixels for the trunk, 320 for the Flamingo, 480 for fine-tuning."""
     c = config_of('quickstart')
     c.vision, c.lm, c.image_size = str(parts / 'trunk'), str(ROOT / 'experiments/lm_dictionary'), 64
@@ -115,15 +115,15 @@ def test_what_a_config_plays_with_the_sample_can_be_played(parts, monkeypatch):
     """As pixels or by features, as the config says. What must be fetched first is not here."""
     monkeypatch.chdir(ROOT)
     trunk, tokenizer, opened = bundle.read(parts / 'trunk'), Tokenizer.read(TOKENIZER, 'token'), []
-    pictures = PictureFormat.of(trunk.config, trunk.checksums['vision'])
+    image_format = ImageFormat.of(trunk.config, trunk.checksums['vision'])
     for config in CONFIGS:
         for name, fields in config_of(config).datasets.items():
             if fields.kind is FewShot and fields.path == quickstart.SAMPLE:
                 source = training.source_of(fields)
                 source = dataclasses.replace(source, features=source.features and str(parts / 'features'))
-                source.check(source.open(pictures), tokenizer)
+                source.check(source.open(image_format), tokenizer)
                 opened.append((config, name))
-    assert {('quickstart', 'names'), ('own_pictures', 'before'), ('smollm_own_pictures', 'games')} <= set(opened)
+    assert {('quickstart', 'names'), ('own_images', 'before'), ('smollm_own_images', 'games')} <= set(opened)
 
 
 def test_only_a_frozen_language_model_is_quantised():
@@ -153,8 +153,8 @@ def test_the_rows_of_a_plan_are_those_that_are_read(tokenizer, features, dtype):
             c.datasets[kind.__name__] = training.dataset(kind, features=features, length=40, images=2)
         parts = assemble(c, all_here=False)
         for name, source in parts.sources.items():
-            row = source.empty_row(parts.tokenizer, parts.pictures)
-            real = source.empty_row(tokenizer, parts.pictures)
+            row = source.empty_row(parts.tokenizer, parts.image_format)
+            real = source.empty_row(tokenizer, parts.image_format)
             kinds = [jax.tree.map(lambda x: (np.shape(x), x.dtype), part) for part in (row, real)]
             assert kinds[0] == kinds[1] and isinstance(row, Interleaved), name
             shown = row.features if features else row.images

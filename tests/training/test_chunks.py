@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def text_model(config, **lm) -> Flamingo:
-    """The tests' model without pictures, one block deep."""
+    """The tests' model without images, one block deep."""
     lm = dataclasses.replace(config.lm, depth=1, **lm)
     return Flamingo(dataclasses.replace(config, lm=lm, xattn=None, resampler=None, vision=None, image_tag=()))
 

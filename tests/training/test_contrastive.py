@@ -46,13 +46,13 @@ def mesh_of(*shape):
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_the_papers_equations(smoothing):
-    pictures, texts = vectors(7)
-    scores = np.exp(20 * np.asarray(texts, np.float64) @ pictures.T)  # [text picture]
+    images, texts = vectors(7)
+    scores = np.exp(20 * np.asarray(texts, np.float64) @ images.T)  # [text image]
     targets = (1 - smoothing) * np.eye(7) + smoothing / 7
     text_to_image = -(targets * np.log(scores / scores.sum(1, keepdims=True))).sum()
     image_to_text = -(targets * np.log(scores / scores.sum(0))).sum()
     config = dataclasses.replace(SOFTMAX, smoothing=smoothing)
-    loss, right = dense(config, pictures, texts, jnp.ones(7), jnp.float32(20), jnp.float32(0))
+    loss, right = dense(config, images, texts, jnp.ones(7), jnp.float32(20), jnp.float32(0))
     assert float(loss) == pytest.approx(text_to_image + image_to_text, rel=TOLERANCE)
     assert float(right) == (scores.argmax(0) == np.arange(7)).sum()
 
@@ -79,43 +79,43 @@ def test_a_text_is_a_class():
 
 
 def test_a_classifier_is_the_textbooks():
-    pictures, _ = vectors(7)
+    images, _ = vectors(7)
     classes = np.random.default_rng(1).standard_normal((16, 5)).astype(np.float32)
     labels, weight = np.array([0, 4, 2, 2, 1, 3, 0]), np.array([1, 1, 0, 1, 1, 1, 1], np.float32)
-    p = np.exp(3 * np.asarray(pictures, np.float64) @ classes)
+    p = np.exp(3 * np.asarray(images, np.float64) @ classes)
     p /= p.sum(1, keepdims=True)
-    loss, right = classified(pictures, jnp.asarray(classes), jnp.asarray(labels), jnp.asarray(weight), jnp.float32(3))
+    loss, right = classified(images, jnp.asarray(classes), jnp.asarray(labels), jnp.asarray(weight), jnp.float32(3))
     assert float(loss) == pytest.approx(-(weight * np.log(p[np.arange(7), labels])).sum(), rel=TOLERANCE)
     assert float(right) == (weight * (p.argmax(1) == labels)).sum()
 
 
 def test_siglips_equation():
-    pictures, texts = vectors(7)
+    images, texts = vectors(7)
     sign = 2 * np.eye(7) - 1
-    pairs = np.log1p(np.exp(-sign * (10 * np.asarray(pictures, np.float64) @ texts.T - 3)))
-    loss, _ = dense(SIGMOID, pictures, texts, jnp.ones(7), jnp.float32(10), jnp.float32(-3))
+    pairs = np.log1p(np.exp(-sign * (10 * np.asarray(images, np.float64) @ texts.T - 3)))
+    loss, _ = dense(SIGMOID, images, texts, jnp.ones(7), jnp.float32(10), jnp.float32(-3))
     assert float(loss) == pytest.approx(pairs.sum(), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize('config', [SOFTMAX, SIGMOID], ids=['softmax', 'sigmoid'])
 def test_a_row_without_weight_changes_nothing(config):
-    pictures, texts = vectors(6)
+    images, texts = vectors(6)
     weight = jnp.array([1.0, 1, 0, 1, 1, 0])
     kept = np.flatnonzero(weight)
-    some = dense(config, pictures, texts, weight, jnp.float32(20), jnp.float32(-1))
-    alone = dense(config, pictures[kept], texts[kept], jnp.ones(4), jnp.float32(20), jnp.float32(-1))
+    some = dense(config, images, texts, weight, jnp.float32(20), jnp.float32(-1))
+    alone = dense(config, images[kept], texts[kept], jnp.ones(4), jnp.float32(20), jnp.float32(-1))
     np.testing.assert_allclose(some, alone, rtol=TOLERANCE)
-    loss, right = dense(config, pictures, texts, jnp.zeros(6), jnp.float32(20), jnp.float32(-1))
+    loss, right = dense(config, images, texts, jnp.zeros(6), jnp.float32(20), jnp.float32(-1))
     assert float(loss) == float(right) == 0
 
 
 def with_gradients(compare, config, b, weight):
-    """Loss, count, and gradients of pictures, texts, scale and bias."""
+    """Loss, count, and gradients of images, texts, scale and bias."""
     bias = jnp.float32(-2.0 if config.loss == 'sigmoid' else 0.0)
     arguments = (*vectors(b), jnp.float32(15.0), bias)
 
-    def loss(pictures, texts, scale, bias):
-        return compare(config, pictures, texts, weight, scale=scale, bias=bias)
+    def loss(images, texts, scale, bias):
+        return compare(config, images, texts, weight, scale=scale, bias=bias)
 
     wanted = (0, 1, 2, 3) if config.loss == 'sigmoid' else (0, 1, 2)
     return jax.jit(jax.value_and_grad(loss, wanted, has_aux=True))(*arguments)
@@ -144,8 +144,8 @@ def test_memory_does_not_grow_with_the_devices():
         x = jax.ShapeDtypeStruct((32 * devices, 16), jnp.float32, sharding=rows)
         weight = jax.ShapeDtypeStruct((32 * devices,), jnp.float32, sharding=rows)
 
-        def loss(pictures, texts, weight):
-            return ring(SOFTMAX, pictures, texts, weight, jnp.float32(15), jnp.float32(0), mesh=mesh)[0]
+        def loss(images, texts, weight):
+            return ring(SOFTMAX, images, texts, weight, jnp.float32(15), jnp.float32(0), mesh=mesh)[0]
 
         return jax.jit(jax.grad(loss, (0, 1))).lower(x, x, weight).compile().memory_analysis().temp_size_in_bytes
 
@@ -213,8 +213,8 @@ def test_a_text_is_read_both_ways_and_its_padding_is_not(towers):
     assert not np.allclose(vector(text), vector(other_end))
 
 
-def test_a_picture_is_the_mean_of_its_latents(towers):
-    """With a resampler, whose gradient then is that of the pictures; its trunk may be frozen."""
+def test_an_image_is_the_mean_of_its_latents(towers):
+    """With a resampler, whose gradient then is that of the images; its trunk may be frozen."""
     model, _ = towers
     config = dataclasses.replace(
         model.config, resampler=PerceiverConfig(latents=2, width=16, depth=1, heads=2, head_dim=8)
@@ -226,8 +226,8 @@ def test_a_picture_is_the_mean_of_its_latents(towers):
     assert latents.shape == (3, 1, 2, config.lm.width)
     expected = latents[:, 0].mean(1) @ params['contrastive']['image']['kernel']
     expected /= jnp.linalg.norm(expected, axis=1, keepdims=True)
-    pictures, *_ = jax.jit(lambda params: paired(model, params, features, None, None))(params)
-    np.testing.assert_allclose(pictures, expected, atol=TOLERANCE)
+    images, *_ = jax.jit(lambda params: paired(model, params, features, None, None))(params)
+    np.testing.assert_allclose(images, expected, atol=TOLERANCE)
     batch = jax.tree.map(lambda x: jnp.asarray(x[:3]), batch_of(8))._replace(images=None, features=features)
     trained = {name: params[name] for name in ('resampler', 'contrastive', 'lm')}
 
@@ -238,7 +238,7 @@ def test_a_picture_is_the_mean_of_its_latents(towers):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradients['resampler']['project_in']))
 
 
-def test_a_pair_is_the_first_picture_with_a_text():
+def test_a_pair_is_the_first_image_with_a_text():
     tokenizer, blank = MissingTokenizer(64, None), np.zeros((1, 4, 4, 3), np.uint8)
     chunks = [Chunk(None, ['alone'], [1.0]), Chunk(lambda: blank + 7, ['a', 'b'], [0.0, 1.0])]
     row = Paired.of(chunks, tokenizer, blank, np.random.default_rng(0), RowFormat(6))

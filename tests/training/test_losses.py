@@ -60,7 +60,7 @@ def told_row(features, targets=0):
     return Told.of(chunks, Letters(), blank, np.random.default_rng(0), RowFormat(16, 2, targets=targets))
 
 
-def test_a_told_row_compares_what_follows_each_picture(features):
+def test_a_told_row_compares_what_follows_each_image(features):
     row = told_row(features[0].astype(np.float16))
     assert row.tokens.tolist()[: row.used] == [2, 7, 8, 9, 11, 12, 304, 7, 8, 9, 13, 11, 304]
     assert row.told.tolist()[:10] == [2, 15, 13, 11, 12, 14, 15, 13, 11, 14]
@@ -143,10 +143,10 @@ def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(confi
     model, rng = Flamingo(c), np.random.default_rng(0)
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
     params['xattn']['alpha_dense'] += 0.5
-    pictures = rng.standard_normal((5, 1, 4, 24), np.float32)
+    images = rng.standard_normal((5, 1, 4, 24), np.float32)
 
     def chunk(number, *texts):
-        return Chunk((lambda: pictures[number]) if number is not None else None, texts, [0.5, 1.0][-len(texts) :])
+        return Chunk((lambda: images[number]) if number is not None else None, texts, [0.5, 1.0][-len(texts) :])
 
     documents = [
         [chunk(None, 'a b c'), chunk(0, 'b', 'c a'), chunk(1, 'c')],
@@ -154,7 +154,7 @@ def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(confi
         [chunk(2, 'b a'), chunk(3, 'dog'), chunk(4, 'b c')],
         [chunk(None, 'dog a', 'b b')],
     ]
-    common = dict(tokenizer=Letters(), blank=np.zeros_like(pictures[0]), rng=rng)
+    common = dict(tokenizer=Letters(), blank=np.zeros_like(images[0]), rng=rng)
     alone = [Interleaved.of(document, row=RowFormat(24, 3, p_next=p_next), **common) for document in documents]
     whole = RowFormat(72 // lines, 6, p_next=p_next)
     row = Interleaved.packed(documents, row=whole, window=(24, 3), lines=lines, **common)
@@ -186,7 +186,7 @@ def test_packed_documents_have_the_loss_and_gradients_that_they_have_alone(confi
 
 
 def test_the_teacher_has_no_gradient(model, params, features):
-    """Where the language model is trained, it learns what it says of pictures, and not what it says of names."""
+    """Where the language model is trained, it learns what it says of images, and not what it says of names."""
     row = told_row(features[0].astype(np.float16))
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], row)._replace(newline=jnp.array([14], jnp.int32))
     rest = {name: tree for name, tree in params.items() if name != 'lm'}
@@ -209,9 +209,9 @@ def test_the_teacher_has_no_gradient(model, params, features):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max()), found, expected)
 
 
-def test_channels_of_a_picture_are_dropped_everywhere_and_the_rest_made_up_for(model):
+def test_channels_of_an_image_are_dropped_everywhere_and_the_rest_made_up_for(model):
     batch = Interleaved(*[None] * 5, features=jnp.ones((6, 3, 1, 4, 64)))
     out = np.asarray(noisy_features(model, {}, batch, jax.random.key(0), NoiseConfig(feature_dropout=0.25)))
     np.testing.assert_allclose(np.unique(out), [0, 1 / 0.75], rtol=1e-6)
     assert (out == out[:, :, :1, :1]).all() and out.mean() == pytest.approx(1, abs=0.1)
-    assert len({picture.tobytes() for row in out for picture in row}) == 18  # Each picture has its own.
+    assert len({image.tobytes() for row in out for image in row}) == 18  # Each image has its own.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.layout import Layout
 from flamingo_jax.inputs.rows import counted, padded
 from flamingo_jax.inputs.sources.documents import Documents
@@ -54,7 +54,7 @@ class Quiet(NamedTuple):
         return (self.used > 0).sum() * 1.0
 
     def counts(self):
-        return counted(self, pictures=0 * self.used, documents=self.used > 0, targets=0 * self.used)
+        return counted(self, images=0 * self.used, documents=self.used > 0, targets=0 * self.used)
 
 
 @loss_of(Quiet)
@@ -72,12 +72,12 @@ def test_a_new_objective_is_a_file(tmp_path, pretrained, config):
     (tmp_path / 'own.jsonl').write_text('\n'.join(lines))
     fields = dict(path=str(tmp_path / 'own.jsonl'), length=8, images=0, batch_size=4, micro_batches=2, row=Quiet)
     source = source_of(dataset(Documents, **fields))
-    pictures = PictureFormat(32)
-    opened, rng = source.open(pictures), np.random.default_rng(0)
+    images = ImageFormat(32)
+    opened, rng = source.open(images), np.random.default_rng(0)
     rows = [source.make_row([opened.document(i, rng)], pretrained.tokenizer, None, rng) for i in range(4)]
     batch = jax.tree.map(lambda *of: np.stack(of), *rows)
     assert type(batch) is Quiet and batch.used.min() > 1
-    empty = source.empty_row(pretrained.tokenizer, pictures)
+    empty = source.empty_row(pretrained.tokenizer, images)
     assert jax.tree.map(np.shape, empty) == jax.tree.map(np.shape, rows[0])
 
     model, mesh = pretrained.model.alone, meshes.make_mesh(1, 1, 1, devices=jax.devices()[:1])

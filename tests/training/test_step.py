@@ -255,7 +255,7 @@ def test_validation_is_the_mean_over_all_its_batches(model, others, data, capsys
 
 @pytest.fixture(scope='module')
 def pairs():
-    """One batch of 16 pictures, each with a text of one to four tokens after its <BOS>, some of them the same."""
+    """One batch of 16 images, each with a text of one to four tokens after its <BOS>, some of them the same."""
 
     def batch(step):
         rng = np.random.default_rng(step)
@@ -277,7 +277,7 @@ def pairs():
 
 
 def test_alignment_by_hand(model, others, pairs):
-    """Each picture's state at the end of its tag, and its text's as the language model alone has it, block by block."""
+    """Each image's state at the end of its tag, and its text's as the language model alone has it, block by block."""
     loss, sums = jax.jit(lambda b: aligned.loss_sum(model, others, {}, b, jax.random.key(0), NoiseConfig()))(pairs[0])
     bare = Flamingo(FlamingoConfig(lm=model.config.lm))
     see, reading = (jax.jit(functools.partial(blocks.states, one)) for one in (model, bare))
@@ -327,7 +327,7 @@ def test_a_text_is_read_once_and_always_to_the_same_states(model, others, pairs)
 
 
 def test_a_blend_is_to_mean_a_blend(model, others, pairs):
-    """It changes the loss, but not where both are the same, nor beside a picture that cannot be read."""
+    """It changes the loss, but not where both are the same, nor beside an image that cannot be read."""
 
     @functools.partial(jax.jit, static_argnums=1)
     def summed(batch, blend):
@@ -344,8 +344,8 @@ def test_a_blend_is_to_mean_a_blend(model, others, pairs):
     assert loss(alone, 0.5) == pytest.approx(loss(alone, 0.0), rel=1e-5)
 
 
-def test_pictures_learn_to_mean_their_texts(model, others, pairs):
-    """Frozen trees do not change, devices and micro-batches give the same result, and pictures are told apart."""
+def test_images_learn_to_mean_their_texts(model, others, pairs):
+    """Frozen trees do not change, devices and micro-batches give the same result, and images are told apart."""
     alone = run(model, others, pairs[:1] * 40, (1, 1, 1))
     result = run(model, others, pairs[:1] * STEPS, (2, 2, 2), micro_batches=2)
     np.testing.assert_allclose(losses(result), losses(alone)[:STEPS], rtol=1e-4)
@@ -388,10 +388,10 @@ def test_a_trunk_is_trained_end_to_end(model, others, seen):
 
 @pytest.mark.long
 def test_each_data_set_is_cut_into_its_own_micro_batches(model, others, seen, monkeypatch):
-    """Pictures of both are encoded in one loop of as many parts as the most; the step is that of whole batches."""
+    """Images of both are encoded in one loop of as many parts as the most; the step is that of whole batches."""
     web = seen[0]['web']
-    batches = dict(pages=jax.tree.map(lambda x: x[:8], web), films=jax.tree.map(lambda x: x[8:], web))
-    optimizer, mesh, weights = make_optimizer(OPTIMIZER, STEPS), mesh_of((1, 1, 1)), dict(pages=1.0, films=0.3)
+    batches = dict(pages=jax.tree.map(lambda x: x[:8], web), videos=jax.tree.map(lambda x: x[8:], web))
+    optimizer, mesh, weights = make_optimizer(OPTIMIZER, STEPS), mesh_of((1, 1, 1)), dict(pages=1.0, videos=0.3)
     frozen = {name: jax.tree.map(jnp.array, others[name]) for name in ('lm', 'vision')}
     parts = []
 
@@ -401,13 +401,13 @@ def test_each_data_set_is_cut_into_its_own_micro_batches(model, others, seen, mo
 
     monkeypatch.setattr(Flamingo, 'features', features)
     states, metrics = [], []
-    for numbers in (dict(pages=1, films=1), dict(pages=4, films=2)):
+    for numbers in (dict(pages=1, videos=1), dict(pages=4, videos=2)):
         state = new_state(model, optimizer, TRAINED, 0, mesh)
         step = make_step(model, optimizer, weights, numbers, NoiseConfig(), where(state))
         state, of_step = step(state, frozen, batches)
         states.append(state.params)
         metrics.append(of_step)
-    assert parts == [32, 8]  # Traced once each: one program for the pictures of both.
+    assert parts == [32, 8]  # Traced once each: one program for the images of both.
     for name in metrics[0]:
         assert float(metrics[1][name]) == pytest.approx(float(metrics[0][name]), rel=1e-4), name
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):

@@ -1,7 +1,7 @@
 """Published sets -> documents, one file a format.
 
-Each file has a function `read(path, name, pictures)`, which yields a `Document` for each document of one file of the
+Each file has a function `read(path, name, images)`, which yields a `Document` for each document of one file of the
 set, and a `Dropped` for all that is missing or damaged. An error in the data never ends it. `containers.py` opens
-files, `folder.py` finds pictures and films, `pictures.py` checks them, `draft.py` collects a document, and `builder.py`
+files, `folder.py` finds images and videos, `images.py` checks them, `draft.py` collects a document, and `builder.py`
 turns readers into a data set.
 """

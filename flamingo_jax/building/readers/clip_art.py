@@ -1,6 +1,6 @@
 """Clip art, an SVG file each, with title, description, keywords, artist and licence in its RDF.
 
-What a picture shows is said by its title, its file's name or its keywords; the first phrase that names a thing counts.
+What an image shows is said by its title, its file's name or its keywords; the first phrase that names a thing counts.
 Titles are often of a series ('Lemon SVG theme'), addresses, numbers, or in another language: then no phrase names a
 thing, or only a keyword does. Keywords that are the names of its folders tell a kind, not the thing. The sentence is
 the description or the title, if it names the thing with more words, all of them English.
@@ -31,14 +31,14 @@ KINDS = frozenset(
 )
 
 
-def read(path: str, name: str, pictures: Any, things: Things, english: frozenset[str]) -> Iterator[Document | Dropped]:
+def read(path: str, name: str, images: Any, things: Things, english: frozenset[str]) -> Iterator[Document | Dropped]:
     """The drawing of a file if it shows one of the `things`, or the rule that dropped it.
 
     english: words that may stand in a sentence.
     """
     drop = _rule(path, name)
     if drop:
-        yield Dropped(drop, 'picture', name)
+        yield Dropped(drop, 'image', name)
         return
     svg = pathlib.Path(path).read_text('utf-8', 'replace')
     title, description, artist = (_field(svg, tag) for tag in ('title', 'description', 'creator'))
@@ -46,11 +46,11 @@ def read(path: str, name: str, pictures: Any, things: Things, english: frozenset
     licence = re.search(r'<cc:license\s+rdf:resource="([^"]*)"', svg)
     licence = licence[1] if licence else ''
     if not licence.lower().rstrip('/').endswith('publicdomain'):
-        yield Dropped('licence', 'picture', name, excerpt=licence)
+        yield Dropped('licence', 'image', name, excerpt=licence)
         return
     said = ' '.join([title, description, *keywords])
     if NUDE.search(said):
-        yield Dropped('nude', 'picture', name, excerpt=title)
+        yield Dropped('nude', 'image', name, excerpt=title)
         return
     if ADDRESS.search(title):
         yield Dropped('title_is_address', 'text', name, excerpt=title)
@@ -60,12 +60,12 @@ def read(path: str, name: str, pictures: Any, things: Things, english: frozenset
     stem = re.sub('[_-]', ' ', pathlib.PurePath(name).stem)
     phrase = next((found for text in (title, stem, *keywords) if (found := named(text, things))), None)
     if phrase is None:
-        yield Dropped('title_of_no_thing', 'picture', name, excerpt=said)
+        yield Dropped('title_of_no_thing', 'image', name, excerpt=said)
         return
     try:
-        picture = draw(svg, on_page=True)
+        image = draw(svg, on_page=True)
     except ValueError as error:
-        yield Dropped('picture_damaged', 'picture', name, excerpt=str(error))
+        yield Dropped('image_damaged', 'image', name, excerpt=str(error))
         return
     thing = things[phrase]
     sentence = ''
@@ -78,7 +78,7 @@ def read(path: str, name: str, pictures: Any, things: Things, english: frozenset
         if text:
             yield Dropped('text_not_english', 'text', name, excerpt=text)
     about = dict(style='clip-art', artist=artist or 'unknown', licence='public domain')
-    yield document(name, picture, thing, about | dict(source='Debian openclipart-svg'), sentence=sentence)
+    yield document(name, image, thing, about | dict(source='Debian openclipart-svg'), sentence=sentence)
 
 
 def named(text: str, things: Things) -> str | None:

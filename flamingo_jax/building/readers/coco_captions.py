@@ -6,11 +6,11 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, json_file
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.folder import ImageFolder
 
 
-def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The pairs of a file, one at a time. `pictures` is the folder that holds the files, or one above it."""
+def read(path: str, name: str, image_folder: ImageFolder) -> Iterator[Document | Dropped]:
+    """The pairs of a file, one at a time. `image_folder` is the folder that holds the files, or one above it."""
     file = json_file(path, name)
     if isinstance(file, Dropped):
         yield file
@@ -25,7 +25,7 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
     def pair(row: Row) -> Iterator[Document | Dropped]:
         image = files[str(row.value['image_id'])]
         draft = Draft(row.where, str(image.get('coco_url') or ''))
-        draft.picture(pictures.read(image['file_name']), str(image['file_name']))
+        draft.image(image_folder.read(image['file_name']), str(image['file_name']))
         draft.text(row.value['caption'].strip())
         yield from draft.finish()
 

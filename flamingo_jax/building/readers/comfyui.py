@@ -12,9 +12,9 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, json_file, json_items
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.folder import ImageFolder
 
-# What is made from a text alone. A prompt that changes a picture does not say what is to be seen.
+# What is made from a text alone. A prompt that changes an image does not say what is to be seen.
 MADE_FROM_TEXT = ('Text to Image', 'Text to Video')
 FEWEST = 6  # Words of a prompt.
 # What to avoid, instructions to a language model that rewrites prompts, and addresses.
@@ -22,7 +22,7 @@ NO_PROMPT = ('blurry', 'low quality', 'worst quality', 'pc game')
 NO_PROMPT += ('You are', 'TARGET', '<s>[SYSTEM', '[META]', 'http', '{')
 
 
-def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
+def read(path: str, name: str, image_folder: ImageFolder) -> Iterator[Document | Dropped]:
     """The documents of an index: an example, and its prompt. `meta` has the model's name, and `generated`."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
@@ -37,8 +37,8 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         if len(prompts) != 1:
             yield from draft.give_up('not_one_prompt', called)
             return
-        shown = draft.film if tags == ['Text to Video'] else draft.picture
-        shown(pictures.read(f'{called}-1.webp'), called)
+        shown = draft.video if tags == ['Text to Video'] else draft.image
+        shown(image_folder.read(f'{called}-1.webp'), called)
         draft.text(prompts.pop().strip())
         yield from draft.finish()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.pictures import film_rule, picture_rule
+from flamingo_jax.building.readers.media_files import image_rule, video_rule
 from flamingo_jax.building.texts import MARKS
 
 # Control characters, but for tab and newline, and halves of surrogate pairs.
@@ -19,7 +19,7 @@ class Draft:
     """Collects the parts of one document in reading order."""
 
     def __init__(self, where: str, url: str = '', **about: Any):
-        """where: the document's place in the set, which is its identity. url: of its page or picture, if known.
+        """where: the document's place in the set, which is its identity. url: of its page or image, if known.
 
         about: what else is known of it, such as its language and its licence: the document's `meta`.
         """
@@ -40,7 +40,7 @@ class Draft:
         Args:
           text: of a set, so of any type.
           weight: of the loss.
-          after_text: what stands between it and a text before it; after a picture, nothing does.
+          after_text: what stands between it and a text before it; after an image, nothing does.
 
         Raises:
           TypeError: it is not a text.
@@ -73,24 +73,24 @@ class Draft:
         self._images.append(b'')
         self._weights.append(weight)
 
-    def picture(self, data: bytes | None, called: Any = '') -> bool:
-        """Adds a picture; False if it is missing (None) or cannot be read. called: its name or URL."""
-        return self._shown(data, called, film=False)
+    def image(self, data: bytes | None, called: Any = '') -> bool:
+        """Adds an image; False if it is missing (None) or cannot be read. called: its name or URL."""
+        return self._shown(data, called, video=False)
 
-    def film(self, data: bytes | None, called: Any = '') -> bool:
+    def video(self, data: bytes | None, called: Any = '') -> bool:
         """Adds an encoded clip; False if it is missing (None) or cannot be read. called: its name or URL."""
-        return self._shown(data, called, film=True)
+        return self._shown(data, called, video=True)
 
-    def can_show(self, data: bytes | None, called: Any = '', film: bool = False) -> bool:
-        """Whether a picture or clip is there and can be read, so that `add` may follow. If not, it notes that."""
-        what, rule_of = ('film', film_rule) if film else ('picture', picture_rule)
+    def can_show(self, data: bytes | None, called: Any = '', video: bool = False) -> bool:
+        """Whether an image or clip is there and can be read, so that `add` may follow. If not, it notes that."""
+        what, rule_of = ('video', video_rule) if video else ('image', image_rule)
         rule = f'{what}_missing' if data is None else rule_of(data)
         if rule:
             self.drop(rule, what, called)
         return not rule
 
     def add(self, image: bytes) -> None:
-        """Adds a picture or film that has been checked."""
+        """Adds an image or video that has been checked."""
         self._texts.append('')
         self._images.append(image)
         self._weights.append(0.0)
@@ -100,12 +100,12 @@ class Draft:
         self._dropped.append(Dropped(rule, what, self._where, len(self._texts), CONTROL.sub('', str(excerpt)), value))
 
     def finish(self, alone: bool = False) -> Iterator[Document | Dropped]:
-        """What was dropped, and the document, if a text to learn and a picture are left.
+        """What was dropped, and the document, if a text to learn and an image are left.
 
-        alone: a document without a picture is kept too.
+        alone: a document without an image is kept too.
         """
         if not any(self._images) and not alone:
-            yield from self.give_up('document_without_picture', ' '.join(self._texts))
+            yield from self.give_up('document_without_image', ' '.join(self._texts))
         elif not any(weight and text for weight, text in zip(self._weights, self._texts, strict=True)):
             yield from self.give_up('document_without_text')
         else:
@@ -119,8 +119,8 @@ class Draft:
         self.drop(rule, 'document', excerpt)
         yield from self._dropped
 
-    def _shown(self, data: bytes | None, called: Any, film: bool) -> bool:
-        found = self.can_show(data, called, film)
+    def _shown(self, data: bytes | None, called: Any, video: bool) -> bool:
+        found = self.can_show(data, called, video)
         if found:
             self.add(data)
         return found

@@ -18,7 +18,7 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.errors import UserError
 
 SIZE = 128  # Pixels, as in the picture dictionary.
-# A picture or a style that is not in the file itself: nothing else is read.
+# An image or a style that is not in the file itself: nothing else is read.
 OUTSIDE = re.compile(r"""(?:xlink:)?href\s*=\s*("\s*(?!#|data:|\s)[^"]*"|'\s*(?!#|data:|\s)[^']*')""", re.IGNORECASE)
 
 
@@ -38,8 +38,8 @@ class Thing(NamedTuple):
 Things = Mapping[str, Thing]  # By phrase, in lower case.
 
 
-def document(id: str, picture: bytes, thing: Thing, about: Mapping[str, Any], sentence: str = '') -> Document:
-    """A picture and a text: the sentence that was said of it; without one, the thing's name, or its definition too.
+def document(id: str, image: bytes, thing: Thing, about: Mapping[str, Any], sentence: str = '') -> Document:
+    """An image and a text: the sentence that was said of it; without one, the thing's name, or its definition too.
 
     about: the style, the artist, the licence and the source.
     """
@@ -50,7 +50,7 @@ def document(id: str, picture: bytes, thing: Thing, about: Mapping[str, Any], se
     known = thing._asdict()
     meta = dict(about) | {key: known[key] for key in known if key not in ('name', 'definition')} | dict(name=thing.name)
     meta |= dict(language='en')
-    return Document(id, ['', sentence], [picture, b''], [0.0, 1.0], meta=json.dumps(meta, ensure_ascii=False))
+    return Document(id, ['', sentence], [image, b''], [0.0, 1.0], meta=json.dumps(meta, ensure_ascii=False))
 
 
 def draw(svg: str, on_page: bool = False) -> bytes:
@@ -71,27 +71,27 @@ def draw(svg: str, on_page: bool = False) -> bytes:
     except (ValueError, OverflowError) as error:
         raise UserError(f'{type(error).__name__}: {error}') from error
     drawn = PIL.Image.open(io.BytesIO(bytes(png))).convert('RGB')  # It keeps the proportions.
-    picture = PIL.Image.new('RGB', (side, side), 'white')
-    picture.paste(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
+    image = PIL.Image.new('RGB', (side, side), 'white')
+    image.paste(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
     if on_page:
-        picture = _cut_out(picture)
-    picture = picture.resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
-    extrema: Any = picture.getextrema()  # A pair for each channel of an RGB.
+        image = _cut_out(image)
+    image = image.resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
+    extrema: Any = image.getextrema()  # A pair for each channel of an RGB.
     if max(high - low for low, high in extrema) < 16:
         raise UserError('nothing is to be seen')
     made = io.BytesIO()
-    picture.save(made, 'WEBP', quality=90, method=4)
+    image.save(made, 'WEBP', quality=90, method=4)
     return made.getvalue()
 
 
-def _cut_out(picture: PIL.Image.Image) -> PIL.Image.Image:
+def _cut_out(image: PIL.Image.Image) -> PIL.Image.Image:
     """The smallest square around what is not white, with a margin."""
-    white = PIL.Image.new('RGB', picture.size, 'white')
-    box = PIL.ImageChops.difference(picture, white).getbbox()
+    white = PIL.Image.new('RGB', image.size, 'white')
+    box = PIL.ImageChops.difference(image, white).getbbox()
     if box is None:
-        return picture
+        return image
     width, height = box[2] - box[0], box[3] - box[1]
     side = max(width, height) * 17 // 16 + 1
     square = PIL.Image.new('RGB', (side, side), 'white')
-    square.paste(picture.crop(box), ((side - width) // 2, (side - height) // 2))
+    square.paste(image.crop(box), ((side - width) // 2, (side - height) // 2))
     return square

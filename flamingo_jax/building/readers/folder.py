@@ -1,7 +1,7 @@
-"""Finds the pictures and films that a set names.
+"""Finds the images and videos that a set names.
 
-A set names a picture by a file's name or by a URL. The folder holds the files by their names, at HOST/PATH, or named by
-the SHA-256 of the URL; or what img2dataset wrote: tars, or files, with a .json beside each picture that has its URL.
+A set names an image by a file's name or by a URL. The folder holds the files by their names, at HOST/PATH, or named by
+the SHA-256 of the URL; or what img2dataset wrote: tars, or files, with a .json beside each image that has its URL.
 An index by name and URL is made once and mapped into memory, so that all workers share it.
 """
 
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import json_file, parquet_rows
-from flamingo_jax.building.readers.pictures import FILMS, PICTURES, decoded
+from flamingo_jax.building.readers.media_files import IMAGES, VIDEOS, decoded
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import persist
 
@@ -34,11 +34,11 @@ ENTRY = np.dtype(
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ)
 
 
-class Pictures:
+class ImageFolder:
     """The files of a folder, by the names and URLs by which a set knows them."""
 
     def __init__(self, folder: str | None = None, index: str | None = None):
-        """No folder: the set holds its pictures itself. index: what `make_index` made, if names are not paths."""
+        """No folder: the set holds its images itself. index: what `make_index` made, if names are not paths."""
         self._folder, self._index = folder, index
 
     def read(self, name: Any) -> bytes | None:
@@ -119,17 +119,17 @@ def file_of_url(folder: str, url: str) -> str:
 
 
 def make_index(folder: str, out: str) -> int:
-    """Indexes all pictures and films under a folder, and in its tars, by base name and by URL.
+    """Indexes all images and videos under a folder, and in its tars, by base name and by URL.
 
-    `folder` may also be a file with pictures in base64: MIMIC-IT's images.parquet or XX.json. If two files have the
+    `folder` may also be a file with images in base64: MIMIC-IT's images.parquet or XX.json. If two files have the
     same name, the first in the order of paths is found. A sixty-fourth of the index is in memory at a time: of a
-    billion pictures, about 1 GB.
+    billion images, about 1 GB.
 
     Args:
       out: beginning of the names of the files to write.
 
     Returns:
-      The number of pictures and films.
+      The number of images and videos.
 
     Raises:
       ValueError: a file of base64 cannot be read.
@@ -137,17 +137,17 @@ def make_index(folder: str, out: str) -> int:
     with _Index(out) as index:
         if os.path.isfile(folder):
             return _of_base64(folder, out, index)
-        pictures = 0
-        for path in tqdm(_files(folder), unit=' files', desc='index of pictures', delay=2):
+        images = 0
+        for path in tqdm(_files(folder), unit=' files', desc='index of images', delay=2):
             if path.endswith('.tar'):
                 inside = list(_in_tar(path))
-            elif path.lower().endswith(PICTURES + FILMS):
+            elif path.lower().endswith(IMAGES + VIDEOS):
                 inside = [(os.path.basename(path), 0, os.path.getsize(path), _url_beside(path))]
             else:
                 continue
             index.add(path, [(key, at, size) for name, at, size, url in inside for key in (name, url) if key])
-            pictures += len(inside)
-        return pictures
+            images += len(inside)
+        return images
 
 
 def _files(folder: str) -> Iterator[str]:
@@ -192,10 +192,10 @@ class _Index:
 
 
 def _of_base64(path: str, out: str, index: _Index) -> int:
-    """Writes the pictures of a file of base64 to OUT.pictures and indexes them."""
+    """Writes the images of a file of base64 to OUT.images and indexes them."""
     number = 0
-    with open(f'{out}.pictures', 'wb') as file:
-        for name, text in tqdm(_base64_rows(path), unit=' pictures', desc='index of pictures', delay=2):
+    with open(f'{out}.images', 'wb') as file:
+        for name, text in tqdm(_base64_rows(path), unit=' images', desc='index of images', delay=2):
             if (data := decoded(text)) is not None:
                 index.add(file.name, [(name, file.tell(), len(data))])
                 file.write(data)
@@ -208,20 +208,20 @@ def _base64_rows(path: str) -> Iterator[tuple[str, str]]:
     if path.lower().endswith('.parquet'):
         for row in parquet_rows(path, path):
             if isinstance(row, Dropped):
-                raise UserError(f'The pictures in {path} cannot be read: {row.excerpt}. Fetch the file again.')
+                raise UserError(f'The images in {path} cannot be read: {row.excerpt}. Fetch the file again.')
             text = row.value.pop('base64', None)
             yield str(next(iter(row.value.values()), '')), text
         return
     row = json_file(path, path)
     if isinstance(row, Dropped) or not isinstance(row.value, dict):
-        raise UserError(f'The pictures in {path} cannot be read: it is no JSON object. Fetch the file again.')
+        raise UserError(f'The images in {path} cannot be read: it is no JSON object. Fetch the file again.')
     yield from row.value.items()
 
 
 def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
-    """(name, offset, length, URL) of each picture in a tar, as far as it is whole.
+    """(name, offset, length, URL) of each image in a tar, as far as it is whole.
 
-    The files of a picture have one stem, and stand together by their endings: its .json follows a .jpg and comes before
+    The files of an image have one stem, and stand together by their endings: its .json follows a .jpg and comes before
     a .png or a .webp.
     """
     waiting: list[tuple[str, int, int]] = []
@@ -233,7 +233,7 @@ def _in_tar(path: str) -> Iterator[tuple[str, int, int, str]]:
             if stem != last:
                 yield from ((*one, url) for one in waiting)
                 waiting, last, url = [], stem, ''
-            if ending.lower() in PICTURES + FILMS:
+            if ending.lower() in IMAGES + VIDEOS:
                 waiting.append((os.path.basename(member.name), member.offset_data, member.size))
             elif ending == '.json':
                 url = _url(tar.extractfile(member).read())
@@ -246,7 +246,7 @@ def _url_beside(path: str) -> str:
 
 
 def _url(data: bytes) -> str:
-    """The URL in the .json that img2dataset writes beside a picture."""
+    """The URL in the .json that img2dataset writes beside an image."""
     try:
         url = json.loads(data)['url']
     except (ValueError, LookupError, TypeError, RecursionError):

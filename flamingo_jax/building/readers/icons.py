@@ -1,6 +1,6 @@
 """Icon sets of Iconify, a JSON file each: one drawing of each thing that has a name.
 
-A set is an artist's, and its name is the style of its pictures. Of the variants of a thing in a set ('bell',
+A set is an artist's, and its name is the style of its images. Of the variants of a thing in a set ('bell',
 'bell-outline', 'bell-16'), the one with the shortest name is taken.
 """
 
@@ -27,7 +27,7 @@ IN_DICTIONARY += ('fluent-emoji-high-contrast',)
 SVG = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
-def read(path: str, name: str, pictures: Any, things: Things) -> Iterator[Document | Dropped]:
+def read(path: str, name: str, images: Any, things: Things) -> Iterator[Document | Dropped]:
     """The drawings of a set whose names are in `things`, and what was dropped."""
     try:
         icons = json.loads(pathlib.Path(path).read_bytes())
@@ -55,19 +55,19 @@ def read(path: str, name: str, pictures: Any, things: Things) -> Iterator[Docume
         kept = [word for word in words if word not in VARIANTS and not SIZES.fullmatch(word)]
         phrase = ' '.join(kept)
         if phrase not in things or found[icon].get('hidden'):
-            yield Dropped('name_of_no_thing', 'picture', name, excerpt=icon)
+            yield Dropped('name_of_no_thing', 'image', name, excerpt=icon)
             continue
         concept, rank = things[phrase].concept, (len(words) - len(kept), len(icon), icon, phrase)
         if concept in best:
-            yield Dropped('variant', 'picture', name, excerpt=max(best[concept], rank)[2])
+            yield Dropped('variant', 'image', name, excerpt=max(best[concept], rank)[2])
         best[concept] = min(best.get(concept, rank), rank)
     for _, _, icon, phrase in sorted(best.values()):
         try:
-            picture = draw(svg(found[icon], icons))
+            image = draw(svg(found[icon], icons))
         except (ValueError, KeyError, TypeError) as error:
-            yield Dropped('picture_damaged', 'picture', name, excerpt=f'{icon}: {error}')
+            yield Dropped('image_damaged', 'image', name, excerpt=f'{icon}: {error}')
             continue
-        yield document(f'{prefix}/{icon}', picture, things[phrase], about)
+        yield document(f'{prefix}/{icon}', image, things[phrase], about)
 
 
 def svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:

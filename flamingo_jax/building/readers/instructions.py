@@ -18,16 +18,16 @@ from flamingo_jax.building.readers.containers import (
     opened,
     table_rows,
 )
-from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.folder import ImageFolder
 
 
-def read(path: str, name: str, pictures: Pictures, chat: bool = False) -> Iterator[Document | Dropped]:
+def read(path: str, name: str, image_folder: ImageFolder, chat: bool = False) -> Iterator[Document | Dropped]:
     """The documents of a file of any of these kinds. chat: as for `ask`."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
         if messages.is_conversation(row.value):
             row = messages.as_conversation(row)
-        yield from (llava if 'conversations' in row.value else m3it).document(row, pictures, chat)
+        yield from (llava if 'conversations' in row.value else m3it).document(row, image_folder, chat)
 
     if extension(path) in ('.parquet', '.arrow'):
         yield from documents(table_rows(path, name), make)
@@ -43,4 +43,4 @@ def read(path: str, name: str, pictures: Pictures, chat: bool = False) -> Iterat
     if is_list:
         yield from documents(json_items(path, name), make)
     else:
-        yield from mimic_it.read(path, name, pictures, chat)
+        yield from mimic_it.read(path, name, image_folder, chat)

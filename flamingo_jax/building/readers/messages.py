@@ -2,18 +2,18 @@
 
 The Cauldron and FineVision have `images` and `texts`, a list of {'user', 'assistant'} about all of the images. A chat
 has `messages` of {'role', 'content'}, where the content is a text, or a list of parts such as {'type': 'text', 'text'},
-{'type': 'image'} and {'type': 'image_url', 'image_url': {'url'}}. A part without a picture of its own takes the next of
+{'type': 'image'} and {'type': 'image_url', 'image_url': {'url'}}. A part without an image of its own takes the next of
 `images`.
 """
 
 from typing import Any
 
 from flamingo_jax.building.readers.containers import Row
-from flamingo_jax.building.readers.pictures import decoded
+from flamingo_jax.building.readers.media_files import decoded
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import IMAGE
 
-SOURCES = ('image', 'image_url', 'url', 'path', 'bytes')  # Fields of a part that may hold its picture.
+SOURCES = ('image', 'image_url', 'url', 'path', 'bytes')  # Fields of a part that may hold its image.
 
 
 def is_conversation(value: Any) -> bool:
@@ -42,7 +42,7 @@ def as_conversation(row: Row) -> Row:
 
 
 def _text(content: Any, left: list, shown: list) -> str:
-    """A message's text, with a tag where a picture is, which goes from `left` to `shown`."""
+    """A message's text, with a tag where an image is, which goes from `left` to `shown`."""
     if isinstance(content, str):
         return content
     said = []
@@ -54,14 +54,14 @@ def _text(content: Any, left: list, shown: list) -> str:
             raise UserError(f'a part of a message is of the type {part["type"]}')
         own = next((part[name] for name in SOURCES if part.get(name)), None)
         if own is None and not left:
-            raise UserError('a message shows more pictures than there are')
+            raise UserError('a message shows more images than there are')
         shown.append(left.pop(0) if own is None else _image(own))
         said.append(IMAGE)
     return '\n'.join(said)
 
 
 def _image(image: Any) -> Any:
-    """A picture as LLaVA's reader takes it: a name, or a dict with its bytes."""
+    """An image as LLaVA's reader takes it: a name, or a dict with its bytes."""
     if isinstance(image, dict) and 'url' in image:
         image = image['url']
     if isinstance(image, str) and image.startswith('data:'):

@@ -1,4 +1,4 @@
-"""OBELICS, OmniCorpus and MINT-1T's HTML: Parquet with texts and URLs of pictures in parallel lists.
+"""OBELICS, OmniCorpus and MINT-1T's HTML: Parquet with texts and URLs of images in parallel lists.
 
 `images` and `texts` have the same length, and one of the two is null at each place. OBELICS has `metadata` and
 `general_metadata` as JSON, OmniCorpus as structs, MINT-1T in columns of its own; only the page's URL is read.
@@ -12,7 +12,7 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, table_rows
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.folder import ImageFolder
 from flamingo_jax.errors import UserError
 
 COLUMNS = ('images', 'texts', 'general_metadata', 'url')
@@ -20,8 +20,8 @@ COLUMNS = ('images', 'texts', 'general_metadata', 'url')
 END = 'END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED'
 
 
-def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The documents of a Parquet file. Pictures that are missing leave the text where it is."""
+def read(path: str, name: str, image_folder: ImageFolder) -> Iterator[Document | Dropped]:
+    """The documents of a Parquet file. Images that are missing leave the text where it is."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
         images, texts = row.value['images'], row.value['texts']
@@ -32,11 +32,11 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
             draft = Draft(f'{row.where}.{number}' if number else row.where, url)
             for image, text in parts:
                 if image and text:
-                    draft.drop('place_with_text_and_picture', 'picture')
+                    draft.drop('place_with_text_and_image', 'image')
                 if text:
                     draft.text(text, after_text='\n\n')  # As OBELICS joins neighbouring texts.
                 elif image:
-                    draft.picture(*_found(image, pictures))
+                    draft.image(*_found(image, image_folder))
             yield from draft.finish()
 
     yield from documents(table_rows(path, name, COLUMNS), make)
@@ -56,11 +56,11 @@ def _split(images: list[str | None], texts: list[str | None]) -> Iterator[list[t
         yield parts
 
 
-def _found(image: Any, pictures: Pictures) -> tuple[bytes | None, str]:
-    """A picture and its name, of its URL, or of a copy of the set that holds the pictures themselves."""
+def _found(image: Any, image_folder: ImageFolder) -> tuple[bytes | None, str]:
+    """An image and its name, of its URL, or of a copy of the set that holds the images themselves."""
     if isinstance(image, dict):
         return image.get('bytes'), str(image.get('path') or '')
-    return (image, '') if isinstance(image, bytes) else (pictures.read(image), image)
+    return (image, '') if isinstance(image, bytes) else (image_folder.read(image), image)
 
 
 def _url(row: dict[str, Any]) -> str:

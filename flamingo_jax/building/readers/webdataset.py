@@ -1,4 +1,4 @@
-"""Pairs and films in webdataset tars, as img2dataset and video2dataset write them: a picture or clip, .txt, .json.
+"""Pairs and videos in webdataset tars, as img2dataset and video2dataset write them: an image or clip, .txt, .json.
 
 The text is that of the .txt, or if there is none, the `caption` or `text` of the .json. The .parquet beside a tar
 lists every sample, with those that could not be downloaded.
@@ -11,15 +11,15 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, parquet_rows, parsed, tar_samples
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.folder import Pictures
-from flamingo_jax.building.readers.pictures import FILMS, PICTURES
+from flamingo_jax.building.readers.folder import ImageFolder
+from flamingo_jax.building.readers.media_files import IMAGES, VIDEOS
 
-ENDINGS_OF_FILMS = tuple(ending[1:] for ending in FILMS)
-ENDINGS = (*ENDINGS_OF_FILMS, *(ending[1:] for ending in PICTURES))
+ENDINGS_OF_VIDEOS = tuple(ending[1:] for ending in VIDEOS)
+ENDINGS = (*ENDINGS_OF_VIDEOS, *(ending[1:] for ending in IMAGES))
 
 
-def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
-    """The pairs of a tar. It holds its own pictures: `pictures` is not used."""
+def read(path: str, name: str, image_folder: ImageFolder) -> Iterator[Document | Dropped]:
+    """The pairs of a tar. It holds its own images: `image_folder` is not used."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
         sample, about = row.value, {}
@@ -36,9 +36,9 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
         draft = Draft(row.where, url)
         shown = [key for key in sample if key.endswith(ENDINGS)]
         if not shown:
-            draft.drop('picture_missing', 'picture', url)
+            draft.drop('image_missing', 'image', url)
         for key in shown:
-            (draft.film if key.endswith(ENDINGS_OF_FILMS) else draft.picture)(sample[key], url)
+            (draft.video if key.endswith(ENDINGS_OF_VIDEOS) else draft.image)(sample[key], url)
         draft.text(text)
         yield from draft.finish()
 
@@ -48,5 +48,5 @@ def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Droppe
             if isinstance(row, Dropped):
                 yield row
             elif row.value.get('status') not in (None, 'success'):
-                yield Dropped('picture_not_downloaded', 'picture', row.where, excerpt=str(row.value.get('url')))
+                yield Dropped('image_not_downloaded', 'image', row.where, excerpt=str(row.value.get('url')))
     yield from documents(tar_samples(path, name), make)

@@ -7,17 +7,17 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, text_lines
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.folder import ImageFolder
 
 
-def read(path: str, name: str, pictures: Pictures) -> Iterator[Document | Dropped]:
+def read(path: str, name: str, image_folder: ImageFolder) -> Iterator[Document | Dropped]:
     """The pairs of a .csv file with the columns videoid, page_dir and name (the caption)."""
 
     def make(row: Row) -> Iterator[Document | Dropped]:
         file = f'{row.value["videoid"]}.mp4'
         draft = Draft(row.where, str(row.value.get('contentUrl') or ''))
-        data = pictures.read(f'{row.value["page_dir"]}/{file}')
-        draft.film(pictures.read(file) if data is None else data, file)
+        data = image_folder.read(f'{row.value["page_dir"]}/{file}')
+        draft.video(image_folder.read(file) if data is None else data, file)
         draft.text(row.value['name'].strip())
         yield from draft.finish()
 

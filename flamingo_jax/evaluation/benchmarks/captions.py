@@ -1,4 +1,4 @@
-"""What sets of captions share. An answer is a caption, scored by CIDEr against all captions of its picture."""
+"""What sets of captions share. An answer is a caption, scored by CIDEr against all captions of its image."""
 
 import dataclasses
 import pathlib
@@ -12,14 +12,14 @@ from flamingo_jax.evaluation.published import by_id, records
 
 @dataclasses.dataclass
 class Captions(Benchmark):
-    """Captions of pictures or films. An example shows the first caption, as in OpenFlamingo."""
+    """Captions of images or videos. An example shows the first caption, as in OpenFlamingo."""
 
     metric = staticmethod(cider.score)
 
-    def item(self, id: str, picture: Shown, captions: Sequence[str]) -> Item:
-        """A picture to describe; no captions if they are not published."""
+    def item(self, id: str, image: Shown, captions: Sequence[str]) -> Item:
+        """An image to describe; no captions if they are not published."""
         captions = tuple(caption.strip() for caption in captions)
-        return Item(id, picture, self.prompts.output, captions[0] if captions else None, captions or None)
+        return Item(id, image, self.prompts.output, captions[0] if captions else None, captions or None)
 
     def learnt(self, item: Item) -> Sequence[str]:
         """All captions."""
@@ -32,12 +32,12 @@ class Captions(Benchmark):
 
 @dataclasses.dataclass
 class Karpathy(Captions):
-    """Captions in the splits of Karpathy and Fei-Fei (2015): one .json file of all pictures."""
+    """Captions in the splits of Karpathy and Fei-Fei (2015): one .json file of all images."""
 
-    def karpathy(self, file: pathlib.Path, split: str, key: str, pictures: pathlib.Path) -> Iterator[Item]:
-        """The pictures of a split, in the folder `pictures`; `key` is their id.
+    def karpathy(self, file: pathlib.Path, split: str, key: str, images: pathlib.Path) -> Iterator[Item]:
+        """The images of a split, in the folder `images`; `key` is their id.
 
-        The split `train` includes `restval`, COCO's validation pictures that are free to train on. `train2014` is the
+        The split `train` includes `restval`, COCO's validation images that are free to train on. `train2014` is the
         split without them.
         """
         found = records(file, 'filename', 'split', 'sentences', at='images')
@@ -47,7 +47,7 @@ class Karpathy(Captions):
         if not chosen:
             raise UserError(f'{file} has no split {split!r}. Its splits are {there}.')
         if missing := [record['filename'] for record in chosen if key not in record]:
-            raise UserError(f'{file}: the picture {missing[0]} has no {key!r}.')
+            raise UserError(f'{file}: the image {missing[0]} has no {key!r}.')
         for id, record in by_id(chosen, key, file).items():
-            picture = pictures / record.get('filepath', '') / record['filename']
-            yield self.item(id, picture, [sentence['raw'] for sentence in record['sentences']])
+            image = images / record.get('filepath', '') / record['filename']
+            yield self.item(id, image, [sentence['raw'] for sentence in record['sentences']])

@@ -1,6 +1,6 @@
 """What sets of classes share: every class is a candidate, and its likelihood as a continuation is compared.
 
-The paper's prompts have pictures of few classes, so that random examples help little: RICES (`support=('rices',)`)
+The paper's prompts have images of few classes, so that random examples help little: RICES (`support=('rices',)`)
 finds those that look like the query, and averaging over 6 orders of them (`orders=6`) helps further (table 7).
 """
 
@@ -18,7 +18,7 @@ Classes: TypeAlias = tuple[tuple[str, ...], Mapping[str, Sequence[str]]]
 
 @dataclasses.dataclass
 class Classification(Benchmark):
-    """Pictures or films of classes."""
+    """Images or videos of classes."""
 
     answers: tuple[str, ...] = ('ranked',)
     query_split: str = 'val'
@@ -32,10 +32,10 @@ class Classification(Benchmark):
         ways = {label: tuple(prompt.format(name) for prompt in self.class_prompts) for label, name in names.items()}
         return tuple(ways), ways
 
-    def class_item(self, id: str, picture: Shown, answer: str, classes: Classes) -> Item:
-        """A picture whose class is asked; `answer` is the label of its class."""
+    def class_item(self, id: str, image: Shown, answer: str, classes: Classes) -> Item:
+        """An image whose class is asked; `answer` is the label of its class."""
         references = answer if self.likelihoods else (answer,)
-        return Item(id, picture, self.prompts.output, answer, references, *classes)
+        return Item(id, image, self.prompts.output, answer, references, *classes)
 
     def draw(self, items: Sequence[Item], number: int, seed: int) -> list[Item]:
         """Random items in their order, so many of each class; all for 0."""

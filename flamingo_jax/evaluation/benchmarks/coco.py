@@ -1,6 +1,6 @@
-"""COCO captions (Chen et al. 2015) in Karpathy's splits: 5,000 test pictures of 5 captions. DEV in the paper.
+"""COCO captions (Chen et al. 2015) in Karpathy's splits: 5,000 test images of 5 captions. DEV in the paper.
 
-The folder has `dataset_coco.json` (caption_datasets.zip) and the pictures in `train2014` and `val2014`. The split
+The folder has `dataset_coco.json` (caption_datasets.zip) and the images in `train2014` and `val2014`. The split
 `test2014` is that of COCO's evaluation server, without captions: `image_info_test2014.json` and `test2014`.
 """
 
@@ -21,7 +21,7 @@ class COCO(Karpathy):
     dev_size: int = 5000
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The pictures; an id is COCO's image id."""
+        """The images; an id is COCO's image id."""
         if split == 'test2014':
             file = find(folder, 'image_info_test2014.json', 'annotations/image_info_test2014.json')
             for id, record in by_id(records(file, 'id', 'file_name', at='images'), 'id', file).items():

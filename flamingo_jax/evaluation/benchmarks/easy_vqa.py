@@ -1,11 +1,11 @@
 """easy-VQA (Zhou 2019; PyPI `easy-vqa`, MIT): questions about one coloured shape, such as `what color is the circle?`.
 
-The train split has 4,000 pictures of 64 x 64 with 38,575 questions, the test split 1,000 with 9,673; there are 13
+The train split has 4,000 images of 64 x 64 with 38,575 questions, the test split 1,000 with 9,673; there are 13
 answers. The most frequent answer is right for .373 of the questions, the most frequent answer to each question for
-.678. A model that sees the picture must score higher.
+.678. A model that sees the image must score higher.
 
-The folder is the package's `data`: `train` and `test`, each with `questions.json` ([[question, answer, picture], ...])
-and `images/PICTURE.png`, and `answers.txt`.
+The folder is the package's `data`: `train` and `test`, each with `questions.json` ([[question, answer, image], ...])
+and `images/IMAGE.png`, and `answers.txt`.
 """
 
 import collections
@@ -39,10 +39,10 @@ class EasyVQA(Benchmark):
         for number, row in enumerate(json.loads(questions.read_text(encoding='utf-8'))):
             if not isinstance(row, list) or len(row) != 3 or row[1] not in candidates:
                 raise UserError(
-                    f'{questions}, question {number} is {row!r}. It must be [question, one of {answers.name}, picture].'
+                    f'{questions}, question {number} is {row!r}. It must be [question, one of {answers.name}, image].'
                 )
-            question, answer, picture = row
-            file = folder / split / 'images' / f'{picture}.png'
+            question, answer, image = row
+            file = folder / split / 'images' / f'{image}.png'
             yield Item(
                 str(number), file, self.prompts.question.format(question=question), answer, candidates=candidates
             )
@@ -56,7 +56,7 @@ class EasyVQA(Benchmark):
         self._frequent = {text: counts.most_common(1)[0][0] for text, counts in seen.items()}
 
     def baselines(self, episode: Episode) -> dict[str, str]:
-        """The most frequent answer to the same question, which needs no picture."""
+        """The most frequent answer to the same question, which needs no image."""
         if not self._frequent:  # No example was read.
             return {}
         return {'majority answer': self._frequent.get(episode.query[-1].text, '')}

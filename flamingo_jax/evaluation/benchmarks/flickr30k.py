@@ -1,6 +1,6 @@
-"""Flickr30k (Young et al. 2014) in Karpathy's splits: 1,000 test pictures of 5 captions. Held out in the paper.
+"""Flickr30k (Young et al. 2014) in Karpathy's splits: 1,000 test images of 5 captions. Held out in the paper.
 
-The folder has `dataset_flickr30k.json` (caption_datasets.zip) and the pictures in `flickr30k-images`.
+The folder has `dataset_flickr30k.json` (caption_datasets.zip) and the images in `flickr30k-images`.
 """
 
 import dataclasses
@@ -17,6 +17,6 @@ class Flickr30k(Karpathy):
     """The splits are train, val and test."""
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The pictures; an id is the picture's file name."""
-        pictures = find(folder, 'flickr30k-images', 'flickr30k_images', 'images')
-        yield from self.karpathy(find(folder, 'dataset_flickr30k.json'), split, 'filename', pictures)
+        """The images; an id is the image's file name."""
+        images = find(folder, 'flickr30k-images', 'flickr30k_images', 'images')
+        yield from self.karpathy(find(folder, 'dataset_flickr30k.json'), split, 'filename', images)

@@ -1,6 +1,6 @@
-"""Hateful Memes (Kiela et al. 2020): is a picture with a text on it hateful? Held out in the paper.
+"""Hateful Memes (Kiela et al. 2020): is an image with a text on it hateful? Held out in the paper.
 
-The folder has `train.jsonl`, `dev_seen.jsonl`, `test_seen.jsonl`, ... and the pictures in `img`. The paper's split is
+The folder has `train.jsonl`, `dev_seen.jsonl`, `test_seen.jsonl`, ... and the images in `img`. The paper's split is
 test_seen, with 1,000 memes. The labels of the first release's `test.jsonl` are not published.
 """
 

@@ -1,7 +1,7 @@
-"""ImageNet (ILSVRC 2012): 50,000 validation pictures of 1,000 classes. DEV in the paper's table of sets.
+"""ImageNet (ILSVRC 2012): 50,000 validation images of 1,000 classes. DEV in the paper's table of sets.
 
 The folder is Kaggle's (`LOC_synset_mapping.txt`, `LOC_val_solution.csv`, `ILSVRC/Data/CLS-LOC/train` and `val`), or it
-has `train` and `val` with a folder of pictures for each class, and a list of classes. The list is `classes.txt` or
+has `train` and `val` with a folder of images for each class, and a list of classes. The list is `classes.txt` or
 `LOC_synset_mapping.txt`; a line has a WordNet id and a name: `n01440764 tench, Tinca tinca`. What follows a comma is
 left out. The paper does not give its names. OpenFlamingo has those of CLIP, which you can put into `classes.txt`.
 """
@@ -16,7 +16,7 @@ from flamingo_jax.evaluation.benchmarks.classification import Classification, la
 from flamingo_jax.evaluation.metrics import top1
 from flamingo_jax.evaluation.published import find, records, split_file
 
-PICTURES = ('.jpeg', '.jpg', '.png', '.webp')
+IMAGES = ('.jpeg', '.jpg', '.png', '.webp')
 
 
 @dataclasses.dataclass
@@ -26,23 +26,23 @@ class ImageNet(Classification):
     metric = staticmethod(top1.score)
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The pictures; an id is a file name without its suffix."""
+        """The images; an id is a file name without its suffix."""
         split = split_file(split, dict(train='train', val='val'))
         names = read_classes(find(folder, 'classes.txt', 'LOC_synset_mapping.txt'))
         label = labels(names)
         classes = self.classes({label[key]: name for key, name in names.items()})
         kaggle = folder / 'ILSVRC/Data/CLS-LOC'
-        pictures = find(kaggle if kaggle.is_dir() else folder, split)
-        of_classes = sorted(path for path in pictures.iterdir() if path.is_dir())
-        if split == 'val' and not of_classes:  # Kaggle's validation pictures lie in one folder.
+        images = find(kaggle if kaggle.is_dir() else folder, split)
+        of_classes = sorted(path for path in images.iterdir() if path.is_dir())
+        if split == 'val' and not of_classes:  # Kaggle's validation images lie in one folder.
             file = find(folder, 'LOC_val_solution.csv')
             for record in records(file, 'ImageId', 'PredictionString'):
                 id, key = record['ImageId'], record['PredictionString'].split()[0]
-                yield self.class_item(id, pictures / f'{id}.JPEG', label[_known(key, label, file)], classes)
+                yield self.class_item(id, images / f'{id}.JPEG', label[_known(key, label, file)], classes)
         for of_class in of_classes:
-            answer = label[_known(of_class.name, label, pictures)]
-            for picture in sorted(path for path in of_class.iterdir() if path.suffix.lower() in PICTURES):
-                yield self.class_item(picture.stem, picture, answer, classes)
+            answer = label[_known(of_class.name, label, images)]
+            for image in sorted(path for path in of_class.iterdir() if path.suffix.lower() in IMAGES):
+                yield self.class_item(image.stem, image, answer, classes)
 
 
 def read_classes(file: pathlib.Path) -> dict[str, str]:

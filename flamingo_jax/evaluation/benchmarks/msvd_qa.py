@@ -1,6 +1,6 @@
-"""MSVD-QA (Xu et al. 2017): 13,157 test questions about films of YouTube, each with one word. DEV in the paper.
+"""MSVD-QA (Xu et al. 2017): 13,157 test questions about videos of YouTube, each with one word. DEV in the paper.
 
-The folder has `train_qa.json`, `val_qa.json`, `test_qa.json`, `youtube_mapping.txt`, and the films as
+The folder has `train_qa.json`, `val_qa.json`, `test_qa.json`, `youtube_mapping.txt`, and the videos as
 `YouTubeClips/NAME.avi`, which the mapping names, or as `video/vidNUMBER.avi`.
 """
 
@@ -9,13 +9,13 @@ import pathlib
 from collections.abc import Iterator
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.evaluation.benchmark import Film, Item
-from flamingo_jax.evaluation.benchmarks.film_questions import FilmQuestions
-from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
+from flamingo_jax.evaluation.benchmark import Item, Video
+from flamingo_jax.evaluation.benchmarks.video_questions import VideoQuestions
+from flamingo_jax.evaluation.published import by_id, find, records, split_file, video_file
 
 
 @dataclasses.dataclass
-class MSVDQA(FilmQuestions):
+class MSVDQA(VideoQuestions):
     """The splits are train, val and test. The score is the share of answers that are the right word."""
 
     dev_size: int = 1024
@@ -35,5 +35,5 @@ class MSVDQA(FilmQuestions):
                 raise UserError(
                     f'{folder / "youtube_mapping.txt"} does not name {number}, which {file.name} asks about.'
                 )
-            path = film(clips, names[number]) if clips.is_dir() else film(folder / 'video', number)
-            yield self.item(id, Film(path), record['question'], record['answer'])
+            path = video_file(clips, names[number]) if clips.is_dir() else video_file(folder / 'video', number)
+            yield self.item(id, Video(path), record['question'], record['answer'])

@@ -1,8 +1,8 @@
-"""NExT-QA (Xiao et al. 2021), open-ended: 9,178 test questions about what happens in films, and why. Held out.
+"""NExT-QA (Xiao et al. 2021), open-ended: 9,178 test questions about what happens in videos, and why. Held out.
 
 The folder has the files of the open-ended part (NExT-OE): `train.csv`, `val.csv`, `test.csv` (video, question, answer,
 qid, type) and `add_reference_answer_test.json`, more right answers to test; and `map_vid_vidorID.json` of the part with
-choices (NExT-QA), which names the films in `NExTVideo` (`1164/3238737531.mp4`).
+choices (NExT-QA), which names the videos in `NExTVideo` (`1164/3238737531.mp4`).
 """
 
 import collections
@@ -11,16 +11,16 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.evaluation.benchmark import Film, Item
-from flamingo_jax.evaluation.benchmarks.film_questions import FilmQuestions
+from flamingo_jax.evaluation.benchmark import Item, Video
+from flamingo_jax.evaluation.benchmarks.video_questions import VideoQuestions
 from flamingo_jax.evaluation.metrics import mean_in_percent, wups
-from flamingo_jax.evaluation.published import film, find, read, records, split_file
+from flamingo_jax.evaluation.published import find, read, records, split_file, video_file
 
 TYPES = dict(TN='TPN', TP='TPN')  # Of questions, which the set's script counts as one.
 
 
 @dataclasses.dataclass
-class NExTQA(FilmQuestions):
+class NExTQA(VideoQuestions):
     """The splits are train, val and test. The score is WUPS.
 
     An `add_reference_answer_SPLIT.json` is read if it is there. The set publishes that of test.
@@ -37,7 +37,7 @@ class NExTQA(FilmQuestions):
         names = read(find(folder, 'map_vid_vidorID.json'))
         more = f'add_reference_answer_{split}.json'
         others = read(find(folder, more)) if split == 'test' or (folder / more).exists() else {}
-        films = find(folder, 'NExTVideo', 'videos')
+        videos = find(folder, 'NExTVideo', 'videos')
         questions: dict[str, list[str]] = collections.defaultdict(list)
         for record in records(file, 'video', 'question', 'answer', 'qid', 'type'):
             video, qid, answer = record['video'], record['qid'], record['answer']
@@ -48,7 +48,7 @@ class NExTQA(FilmQuestions):
             references = dict(answer=answer, type=record['type'])
             if additional := others.get(video, {}).get(qid):
                 references['additional'] = additional
-            shown, id = Film(film(films, names[video], video)), f'{video}_{qid}'
+            shown, id = Video(video_file(videos, names[video], video)), f'{video}_{qid}'
             asked = questions[id]
             if record['question'] not in asked:  # A question that is there twice keeps its id, and is refused.
                 asked.append(record['question'])

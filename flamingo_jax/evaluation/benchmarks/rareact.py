@@ -1,6 +1,6 @@
 """RareAct (Miech et al. 2020): unusual actions, such as to blend a phone. Held out, and asked without examples.
 
-The folder has `rareact.csv` (id, video_id, start, end, class_id, verb, noun, annotation) and the films as
+The folder has `rareact.csv` (id, video_id, start, end, class_id, verb, noun, annotation) and the videos as
 `videos/VIDEO.mp4`. The likelihood of each action's sentence ranks the clips (mWAP).
 """
 
@@ -8,9 +8,9 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from flamingo_jax.evaluation.benchmark import Benchmark, Film, Item
+from flamingo_jax.evaluation.benchmark import Benchmark, Item, Video
 from flamingo_jax.evaluation.metrics import mwap
-from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
+from flamingo_jax.evaluation.published import by_id, find, records, split_file, video_file
 from flamingo_jax.few_shot.episode import Episode
 
 # Nouns as the set has them, and as they are written.
@@ -38,7 +38,9 @@ class RareAct(Benchmark):
         written = {f'{r["verb"]} {r["noun"]}': (sentence(r['verb'], r['noun']),) for r in found}
         for id, record in by_id(found, 'id', file).items():
             action = f'{record["verb"]} {record["noun"]}'
-            shown = Film(film(folder / 'videos', record['video_id']), float(record['start']), float(record['end']))
+            shown = Video(
+                video_file(folder / 'videos', record['video_id']), float(record['start']), float(record['end'])
+            )
             references = dict(
                 video=record['video_id'],
                 verb=record['verb'],

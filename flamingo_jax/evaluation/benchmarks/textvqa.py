@@ -1,6 +1,6 @@
-"""TextVQA (Singh et al. 2019): 5,000 validation questions about text in pictures, 10 answers each. Held out.
+"""TextVQA (Singh et al. 2019): 5,000 validation questions about text in images, 10 answers each. Held out.
 
-The folder has `TextVQA_0.5.1_train.json`, `TextVQA_0.5.1_val.json` and the pictures of both in `train_images`; the test
+The folder has `TextVQA_0.5.1_train.json`, `TextVQA_0.5.1_val.json` and the images of both in `train_images`; the test
 split has `TextVQA_0.5.1_test.json` and `test_images`.
 """
 

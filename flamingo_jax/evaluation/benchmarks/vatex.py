@@ -1,7 +1,7 @@
-"""VATEX (Wang et al. 2019): films of about 10 seconds, each with 10 English captions. DEV in the paper.
+"""VATEX (Wang et al. 2019): videos of about 10 seconds, each with 10 English captions. DEV in the paper.
 
-The folder has the annotations under their published names, and the films as `videos/VIDEOID.mp4`. A video id ends with
-the begin and the end of the part of the YouTube film; the files are those parts.
+The folder has the annotations under their published names, and the videos as `videos/VIDEOID.mp4`. A video id ends with
+the begin and the end of the part of the YouTube video; the files are those parts.
 """
 
 import dataclasses
@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flamingo_jax.evaluation.benchmark import Film, Item
+from flamingo_jax.evaluation.benchmark import Item, Video
 from flamingo_jax.evaluation.benchmarks.captions import Captions
-from flamingo_jax.evaluation.published import by_id, film, find, records, split_file
+from flamingo_jax.evaluation.published import by_id, find, records, split_file, video_file
 
 FILES = dict(
     train=('vatex_training_v1.0.json',),
@@ -28,11 +28,11 @@ class VATEX(Captions):
     dev_size: int = 1024
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The films; an id is the video id."""
+        """The videos; an id is the video id."""
         file = find(folder, *split_file(split, FILES))
         needed = ('videoID',) if split == 'private_test' else ('videoID', 'enCap')
         for id, record in by_id(records(file, *needed), 'videoID', file).items():
-            yield self.item(id, Film(film(folder / 'videos', id)), record.get('enCap') or ())
+            yield self.item(id, Video(video_file(folder / 'videos', id)), record.get('enCap') or ())
 
     def results(self, answers: Mapping[str, str]) -> Any:
         """As the evaluation server takes them: video id -> caption."""

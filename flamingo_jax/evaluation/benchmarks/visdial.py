@@ -1,7 +1,7 @@
-"""VisDial 1.0 (Das et al. 2017): dialogues about pictures, 100 candidate answers a question. Held out in the paper.
+"""VisDial 1.0 (Das et al. 2017): dialogues about images, 100 candidate answers a question. Held out in the paper.
 
 The folder has `visdial_1.0_train.json`, `visdial_1.0_val.json` and `visdial_1.0_val_dense_annotations.json`; the
-pictures of val in `VisualDialog_val2018`, those of train (COCO's) in `train2014` and `val2014`.
+images of val in `VisualDialog_val2018`, those of train (COCO's) in `train2014` and `val2014`.
 
 Of each dialogue of val the question is asked whose candidates people have rated; the caption and the dialogue before
 come first. An example is a caption with its whole dialogue.
@@ -33,7 +33,7 @@ class VisDial(Benchmark):
     likelihoods = True
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The dialogues; an id is the picture's."""
+        """The dialogues; an id is the image's."""
         file = find(folder, f'visdial_1.0_{split_file(split, dict(train="train", val="val"))}.json')
         data = (read(file) or {}).get('data')
         if not isinstance(data, Mapping) or {'questions', 'answers', 'dialogs'} - data.keys():
@@ -45,7 +45,7 @@ class VisDial(Benchmark):
             rated = by_id(records(dense, 'image_id', 'round_id'), 'image_id', dense)
         for id, dialogue in by_id(data['dialogs'], 'image_id', file).items():
             if split == 'val' and id not in rated:
-                raise UserError(f'{dense} has no annotations of the picture {id}.')
+                raise UserError(f'{dense} has no annotations of the image {id}.')
             rounds = dialogue['dialog']
             last = rated[id]['round_id'] - 1 if rated else len(rounds) - 1
             asked = rounds[last]
@@ -54,19 +54,19 @@ class VisDial(Benchmark):
                 text += self.prompts.question.format(question=with_mark(questions[turn['question']]))
                 text += self.prompts.answer.format(answer=answers[turn['answer']])
             text += self.prompts.question.format(question=with_mark(questions[asked['question']]))
-            picture = _picture(folder, split, int(id))
+            image = _image(folder, split, int(id))
             if not rated:
-                yield Item(id, picture, text, answers[asked['answer']])
+                yield Item(id, image, text, answers[asked['answer']])
                 continue
             texts = {str(i): answers[option] for i, option in enumerate(asked['answer_options'])}
             label = labels(texts)
             relevance = rated[id].get('gt_relevance', rated[id].get('relevance'))
             if relevance is None or len(relevance) != len(texts):
-                raise UserError(f'{dense}: the picture {id} must have a relevance for each of {len(texts)} answers.')
+                raise UserError(f'{dense}: the image {id} must have a relevance for each of {len(texts)} answers.')
             references = {label[str(i)]: float(value) for i, value in enumerate(relevance)}
             written = {label[key]: (option,) for key, option in texts.items()}
             right = label[str(asked['gt_index'])]
-            yield Item(id, picture, text, right, references, tuple(written), written)
+            yield Item(id, image, text, right, references, tuple(written), written)
 
     def chance(self, episode: Episode) -> float:
         """The expected NDCG of a random order."""
@@ -76,7 +76,7 @@ class VisDial(Benchmark):
         return float(relevance.mean() * discounts.sum()) / best if best else 0.0
 
 
-def _picture(folder: pathlib.Path, split: str, id: int) -> pathlib.Path:
+def _image(folder: pathlib.Path, split: str, id: int) -> pathlib.Path:
     if split == 'val':
         return folder / 'VisualDialog_val2018' / f'VisualDialog_val2018_{id:012d}.jpg'
     train, val = (folder / part / f'COCO_{part}_{id:012d}.jpg' for part in ('train2014', 'val2014'))

@@ -1,6 +1,6 @@
 """VizWiz (Gurari et al. 2018): questions of blind people about their own photographs, 10 answers each. Held out.
 
-The folder has `train.json`, `val.json` and `test.json` (or in `Annotations`), and the pictures in folders of these
+The folder has `train.json`, `val.json` and `test.json` (or in `Annotations`), and the images in folders of these
 names. The paper's split is test-dev, a part of test, whose answers only the evaluation server has.
 """
 
@@ -19,7 +19,7 @@ class VizWiz(VQA):
     """The splits are train, val and test."""
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
-        """The questions in order; an id is the picture's file name, since each picture has one question."""
+        """The questions in order; an id is the image's file name, since each image has one question."""
         split = split_file(split, dict(train='train', val='val', test='test'))
         file = find(folder, f'{split}.json', f'Annotations/{split}.json')
         needed = ('image', 'question') if split == 'test' else ('image', 'question', 'answers')

@@ -1,4 +1,4 @@
-"""What sets of questions about pictures share that are scored by VQA accuracy: several annotators answer each question.
+"""What sets of questions about images share that are scored by VQA accuracy: several annotators answer each question.
 
 Also the format of VQA's own files, in which questions and annotations are two files.
 """
@@ -50,7 +50,7 @@ class VQA(Benchmark):
     def item(
         self,
         id: str,
-        picture: Shown,
+        image: Shown,
         question: str,
         answers: Sequence[Entry],
         types: Mapping[str, str] = MappingProxyType({}),
@@ -61,7 +61,7 @@ class VQA(Benchmark):
         shown = None
         if texts:
             shown = texts[0] if self.prompts.first else most_frequent(texts)
-        return Item(id, picture, text, shown, tuple(answers) or None, types=types)
+        return Item(id, image, text, shown, tuple(answers) or None, types=types)
 
 
 def types_of(record: Mapping[str, Any]) -> dict[str, str]:
@@ -75,14 +75,14 @@ class TwoFiles(VQA):
     """VQA's format: a file of questions, and one of annotations."""
 
     def two_files(
-        self, folder: pathlib.Path, questions: str, annotations: str, pictures: pathlib.Path, picture: str
+        self, folder: pathlib.Path, questions: str, annotations: str, images: pathlib.Path, image: str
     ) -> Iterator[Item]:
         """The questions in order; an id is the question's.
 
         Args:
           questions, annotations: names of the files; '' if the annotations are not published.
-          pictures: their folder.
-          picture: name of a picture, with a place for its image_id.
+          images: their folder.
+          image: name of an image, with a place for its image_id.
         """
         file = find(folder, questions, f'annotations/{questions}')
         asked = by_id(records(file, 'question_id', 'image_id', 'question', at='questions'), 'question_id', file)
@@ -97,7 +97,7 @@ class TwoFiles(VQA):
                 )
         for id, record in asked.items():
             found = answered[id]['answers'] if answered else ()
-            path = pictures / picture.format(int(record['image_id']))
+            path = images / image.format(int(record['image_id']))
             yield self.item(id, path, record['question'], found, types_of(answered.get(id, {})))
 
 

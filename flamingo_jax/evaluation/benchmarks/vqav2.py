@@ -1,7 +1,7 @@
-"""VQAv2 (Goyal et al. 2017): 214,354 validation questions about COCO's pictures, 10 answers each. DEV in the paper.
+"""VQAv2 (Goyal et al. 2017): 214,354 validation questions about COCO's images, 10 answers each. DEV in the paper.
 
 The folder has the files of visualqa.org (`v2_OpenEnded_mscoco_val2014_questions.json`,
-`v2_mscoco_val2014_annotations.json`, ...) and the pictures in `train2014`, `val2014` and `test2015`. The paper's split
+`v2_mscoco_val2014_annotations.json`, ...) and the images in `train2014`, `val2014` and `test2015`. The paper's split
 is test-dev, whose answers only the evaluation server has.
 """
 
@@ -32,7 +32,7 @@ class VQAv2(TwoFiles):
         annotations = '' if 'test' in split else f'v2_mscoco_{part}_annotations.json'
         coco = part.replace('-dev', '')
         yield from self.two_files(
-            folder, questions, annotations, pictures=folder / coco, picture=f'COCO_{coco}_{{:012d}}.jpg'
+            folder, questions, annotations, images=folder / coco, image=f'COCO_{coco}_{{:012d}}.jpg'
         )
 
     def prepare(self, pools: Pools) -> None:

@@ -1,6 +1,6 @@
-"""YouCook2 (Zhou et al. 2018): steps of recipes, each a part of a film with one sentence. Held out in the paper.
+"""YouCook2 (Zhou et al. 2018): steps of recipes, each a part of a video with one sentence. Held out in the paper.
 
-The folder has `youcookii_annotations_trainval.json`, and the films as `raw_videos/training/RECIPE/VIDEO.mp4`
+The folder has `youcookii_annotations_trainval.json`, and the videos as `raw_videos/training/RECIPE/VIDEO.mp4`
 (and `validation`), as its downloader writes them, or as `videos/VIDEO.mp4`.
 """
 
@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Iterator
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.evaluation.benchmark import Film, Item
+from flamingo_jax.evaluation.benchmark import Item, Video
 from flamingo_jax.evaluation.benchmarks.captions import Captions
-from flamingo_jax.evaluation.published import film, find, read, split_file
+from flamingo_jax.evaluation.published import find, read, split_file, video_file
 
 
 @dataclasses.dataclass
@@ -25,18 +25,18 @@ class YouCook2(Captions):
         subset = split_file(split, dict(train='training', val='validation'))
         file = find(folder, 'youcookii_annotations_trainval.json')
         try:
-            films = {id: about for id, about in read(file)['database'].items() if about['subset'] == subset}
+            videos = {id: about for id, about in read(file)['database'].items() if about['subset'] == subset}
             steps = [
                 (id, about['recipe_type'], step['id'], step['segment'], step['sentence'])
-                for id, about in films.items()
+                for id, about in videos.items()
                 for step in about['annotations']
             ]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f'{file} must have "database": film -> subset, recipe_type and annotations, each with id, segment and '
+                f'{file} must have "database": video -> subset, recipe_type and annotations, each with id, segment and '
                 f'sentence; {error} is missing.'
             ) from error
         raw = folder / 'raw_videos'
         for id, recipe, number, (begin, end), sentence in steps:
-            path = film(raw / subset / str(recipe), id) if raw.is_dir() else film(folder / 'videos', id)
-            yield self.item(f'{id}_{number}', Film(path, float(begin), float(end)), [sentence])
+            path = video_file(raw / subset / str(recipe), id) if raw.is_dir() else video_file(folder / 'videos', id)
+            yield self.item(f'{id}_{number}', Video(path, float(begin), float(end)), [sentence])

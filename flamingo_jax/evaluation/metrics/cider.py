@@ -1,11 +1,11 @@
 """CIDEr-D of captions (Vedantam, Zitnick and Parikh 2015), as the COCO caption evaluation computes it, without Java.
 
-Each caption is a vector of its n-grams, n = 1 to 4, weighted by how few pictures have them in a reference. The score of
-a caption is its mean similarity to the references, times 10. Papers print 100 times the mean over pictures: 1.13 here
+Each caption is a vector of its n-grams, n = 1 to 4, weighted by how few images have them in a reference. The score of
+a caption is its mean similarity to the references, times 10. Papers print 100 times the mean over images: 1.13 here
 is 113 there.
 
 The weights come from the references that are passed, so a part of a set has other scores than the whole, and a set of
-one picture scores 0.
+one image scores 0.
 """
 
 import collections
@@ -25,7 +25,7 @@ NGram = tuple[str, ...]
 
 
 def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]) -> tuple[float, dict[Any, float]]:
-    """The mean over pictures, and the score of each; 10 is the most.
+    """The mean over images, and the score of each; 10 is the most.
 
     Args:
       predictions: id -> a caption.
@@ -43,9 +43,9 @@ def score(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]
     ends = np.cumsum(number).tolist()
     truths = {id: all_truths[end - n : end] for id, n, end in zip(references, number, ends, strict=True)}
 
-    pictures = collections.Counter(ngram for some in truths.values() for ngram in set().union(*some))
+    images = collections.Counter(ngram for some in truths.values() for ngram in set().union(*some))
     log_all = math.log(len(references))
-    weight = {ngram: log_all - math.log(n) for ngram, n in pictures.items()}
+    weight = {ngram: log_all - math.log(n) for ngram, n in images.items()}
     each = {}
     for id, some in truths.items():
         caption = _vector(captions[id], weight, log_all)

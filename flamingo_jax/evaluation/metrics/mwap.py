@@ -1,6 +1,6 @@
-"""mWAP of RareAct (Miech et al. 2020, compute_score.py): mean average precision over actions, weighted by film.
+"""mWAP of RareAct (Miech et al. 2020, compute_score.py): mean average precision over actions, weighted by video.
 
-For each action, a verb and a noun, all clips are ranked by how likely they show it. Clips of one film in one group
+For each action, a verb and a noun, all clips are ranked by how likely they show it. Clips of one video in one group
 share a weight of 1. The groups of an action are its positives, hard negatives and negatives:
 
     The annotation of a clip with its own action says which: 1 is positive, 0 negative, 2 to 4 hard negative.
@@ -68,9 +68,9 @@ def score(
     return mean, dict(zip(ids, each.tolist(), strict=True))
 
 
-def _weights(films: list[str]) -> np.ndarray:
-    """For each clip, 1 divided by the number of clips of its film."""
-    _, which, number = np.unique(films, return_inverse=True, return_counts=True)
+def _weights(videos: list[str]) -> np.ndarray:
+    """For each clip, 1 divided by the number of clips of its video."""
+    _, which, number = np.unique(videos, return_inverse=True, return_counts=True)
     return 1 / number[which]
 
 

@@ -1,12 +1,12 @@
-"""Your own documents: a folder of pictures with a file of JSON lines that gives the reading order.
+"""Your own documents: a folder of images with a file of JSON lines that gives the reading order.
 
     ["Three weeks old.", {"image": "pets/a.jpg"}, "My puppy sitting in the grass.", {"image": "pets/b.jpg"}, "My cat."]
     [{"image": "c.png"}, {"text": "Question: What is this? Answer:", "weight": 0}, " a wug"]
-    [{"film": "hop.webp"}, "A rabbit hops.", {"film": ["fall/1.png", "fall/2.png"]}, "A leaf falls."]
+    [{"video": "hop.webp"}, "A rabbit hops.", {"video": ["fall/1.png", "fall/2.png"]}, "A leaf falls."]
 
 A line is one document: its parts in reading order. A string is a text that is learnt. A text with a weight is learnt
-with that weight; 0 means that it is read but not learnt. Paths of pictures are relative to the file's folder; a letter
-with an accent may be one character there and two in the file, or the other way. A film is a clip, or a list of frames.
+with that weight; 0 means that it is read but not learnt. Paths of images are relative to the file's folder; a letter
+with an accent may be one character there and two in the file, or the other way. A video is a clip, or a list of frames.
 """
 
 import hashlib
@@ -24,27 +24,27 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, file_size, local, persist
 from flamingo_jax.inputs.tokenizer import IMAGE
 
-LINE = 'A line is a list of texts and pictures, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
+LINE = 'A line is a list of texts and images, such as [{"image": "a.png"}, "My cat."] (data/README.md).'
 
 
 HEAVIEST = 1_000_000  # The sum over a batch is a float32.
-KEYS = (['image'], ['film'], ['text'], ['text', 'weight'])
+KEYS = (['image'], ['video'], ['text'], ['text', 'weight'])
 
 
 class JsonLines(Sequence):
-    """The documents of a file, as records like those of a prepared data set. Pictures are paths.
+    """The documents of a file, as records like those of a prepared data set. Images are paths.
 
     Only the position of each line is kept in memory.
 
     Attributes:
-      digest: of the lines and of the sizes of their pictures.
+      digest: of the lines and of the sizes of their images.
     """
 
     def __init__(self, path: str | Path):
-        """Reads every line once and checks that its pictures exist.
+        """Reads every line once and checks that its images exist.
 
         Raises:
-          FileNotFoundError: there is no such file, or a picture is missing; the message names file, line and picture.
+          FileNotFoundError: there is no such file, or an image is missing; the message names file, line and image.
           ValueError: a line is not a document; the message names file and line, and says what is wrong.
         """
         self._path = as_path(path)
@@ -57,8 +57,8 @@ class JsonLines(Sequence):
             for number, line in enumerate(file, start=1):
                 digest.update(line)
                 if line.strip():
-                    for picture in self._checked(line, number):
-                        digest.update(b'%d ' % picture)
+                    for image in self._checked(line, number):
+                        digest.update(b'%d ' % image)
                     begins.append(at)
                 at += len(line)
                 bar.update(len(line))
@@ -80,11 +80,11 @@ class JsonLines(Sequence):
         for part in parts:
             part = dict(text=part) if isinstance(part, str) else part
             record['texts'].append(part.get('text', '').encode())
-            shown = part.get('image', part.get('film'))
+            shown = part.get('image', part.get('video'))
             if isinstance(shown, list):
-                record['images'].append([self._picture(name) for name in shown])
+                record['images'].append([self._image(name) for name in shown])
             else:
-                record['images'].append(self._picture(shown) if shown else b'')
+                record['images'].append(self._image(shown) if shown else b'')
             record['weights'].append(part.get('weight', 1.0))
         return record
 
@@ -94,7 +94,7 @@ class JsonLines(Sequence):
             return file.readline()
 
     def _checked(self, line: bytes, number: int) -> list[int]:
-        """The sizes in bytes of the pictures of a line. Raises if it is not a document."""
+        """The sizes in bytes of the images of a line. Raises if it is not a document."""
         where = f'{self._path}, line {number}'
         try:
             parts = json.loads(line)
@@ -109,11 +109,11 @@ class JsonLines(Sequence):
                 found = f'has the keys {sorted(part)}' if isinstance(part, dict) else f'is {_kind(part)}'
                 raise UserError(
                     f'{which} {found}. It must be a text, {{"text": ...}} with or without "weight", '
-                    '{"image": ...} or {"film": ...}.'
+                    '{"image": ...} or {"video": ...}.'
                 )
             if 'text' not in part:
-                shown = part.get('image', part.get('film'))
-                for name in shown if isinstance(shown, list) and shown and 'film' in part else [shown]:
+                shown = part.get('image', part.get('video'))
+                for name in shown if isinstance(shown, list) and shown and 'video' in part else [shown]:
                     sizes.append(self._size(name, which))
             else:
                 learnt |= bool(_check_text(part, which) and part['text'])
@@ -123,8 +123,8 @@ class JsonLines(Sequence):
             )
         return sizes
 
-    def _picture(self, name: str) -> Path:
-        """The path of a picture. On a Mac, its name may have a letter and its accent as two characters (NFD)."""
+    def _image(self, name: str) -> Path:
+        """The path of an image. On a Mac, its name may have a letter and its accent as two characters (NFD)."""
         named = self._path.parent / name
         if name.isascii() or named.is_file():
             return named
@@ -132,20 +132,20 @@ class JsonLines(Sequence):
         return next((other for other in others if other.is_file()), named)
 
     def _size(self, name: Any, which: str) -> int:
-        """The size of a picture's file in bytes. Raises if there is none."""
+        """The size of an image's file in bytes. Raises if there is none."""
         if not isinstance(name, str) or not name:
-            raise UserError(f'{which}: its picture is {_kind(name)}. It must be the path of a file.')
+            raise UserError(f'{which}: its image is {_kind(name)}. It must be the path of a file.')
         if os.path.isabs(name) or '..' in pathlib.PurePath(name).parts:
             raise UserError(
-                f'{which}: the picture {name!r} is outside {self._path.parent}. Give its path relative to that '
+                f'{which}: the image {name!r} is outside {self._path.parent}. Give its path relative to that '
                 'folder, or link to it from there.'
             )
-        picture = self._picture(name)
-        if not picture.is_file():
+        image = self._image(name)
+        if not image.is_file():
             raise FileNotFoundError(
-                f'{which}: the picture {name!r} is not in {self._path.parent}. Put it there, or delete the line.'
+                f'{which}: the image {name!r} is not in {self._path.parent}. Put it there, or delete the line.'
             )
-        return file_size(picture)
+        return file_size(image)
 
 
 def _check_text(part: dict[str, Any], which: str) -> float:

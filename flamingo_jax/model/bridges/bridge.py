@@ -167,7 +167,7 @@ def media_mask(
       phi: the number, from 1, of the one image that a token may see; 0 = none.
       n, r: the number of images, and of media tokens per image.
       only_last_image: False lets a token see the images 1 to phi: the ablation of table 10, row (ii).
-      document: of a packed row, which document each token belongs to. It sees no picture of another.
+      document: of a packed row, which document each token belongs to. It sees no image of another.
 
     Returns:
       The mask. For two images of two tokens and a text with phi = 0 0 1 1 2 (# = may see; `attention.as_array` gives

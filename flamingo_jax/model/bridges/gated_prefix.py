@@ -85,7 +85,7 @@ class GatedPrefix(Bridge):
         b = len(y)
         words = jnp.concatenate([jnp.repeat(key[:, 0], b // len(key), axis=0) for key, _ in keys_values], axis=1)
         mask = as_array(mask, y.shape[1], words.shape[1])
-        # The token's place in its tag: how many before it see the same picture.
+        # The token's place in its tag: how many before it see the same image.
         first, seen = jnp.argmax(mask, axis=-1), mask.any(axis=-1)
         same = (first[:, :, None] == first[:, None]) & seen[:, None]
         place = first + jnp.tril(same, -1).sum(axis=-1)

@@ -30,7 +30,7 @@ class BEiTConfig(VisionConfig):
 
     width, depth, heads, ffw_width: of the blocks.
     patch: height and width of a patch, in pixels.
-    resolution: height and width of the training pictures, in pixels. At others the tables are interpolated.
+    resolution: height and width of the training images, in pixels. At others the tables are interpolated.
     activation: 'gelu', 'gelu_tanh' or another of `layers.ACTIVATIONS`.
     norm_eps: of every layer norm.
     relative: the tables of relative positions: of each 'block', 'shared' by all, or '' for none.
@@ -53,7 +53,7 @@ class BEiTConfig(VisionConfig):
     norm_out: bool = False
 
     family: ClassVar[str] = 'beit'  # Its name in a bundle.
-    fit: ClassVar[str] = 'squash'  # How a picture is made square, see `inputs/images.py`.
+    fit: ClassVar[str] = 'squash'  # How an image is made square, see `inputs/images.py`.
     without_resampler: ClassVar[bool] = True
     float32_only: ClassVar[bool] = False
 
@@ -73,7 +73,7 @@ class BEiTConfig(VisionConfig):
         return (2 * self.grid - 1) ** 2 + 3
 
     def spatial(self, image_size: int) -> int:
-        """s, the number of features of a picture with sides of image_size pixels."""
+        """s, the number of features of an image with sides of image_size pixels."""
         return (image_size // self.patch) ** 2
 
     def operations(self, image_size: int) -> float:

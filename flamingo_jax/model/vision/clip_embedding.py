@@ -1,6 +1,6 @@
-"""The embedding of a CLIP: one vector of a picture, in the space that it shares with texts (Radford et al. 2021).
+"""The embedding of a CLIP: one vector of an image, in the space that it shares with texts (Radford et al. 2021).
 
-It is no trunk of a Flamingo. OpenFlamingo's RICES compares pictures by it (`evaluation/rices.py`).
+It is no trunk of a Flamingo. OpenFlamingo's RICES compares images by it (`evaluation/rices.py`).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class ClipEmbeddingConfig(VisionConfig):
     """A CLIP with its projection.
 
     tower: of its vision transformer, whose class token after the last norm is projected.
-    width: of the space that pictures share with texts.
+    width: of the space that images share with texts.
     """
 
     tower: Any = ViTConfig()  # Or its fields, as JSON has them.
@@ -29,7 +29,7 @@ class ClipEmbeddingConfig(VisionConfig):
 
     family: ClassVar[str] = 'clip_embedding'  # Its name in a bundle.
     without_resampler: ClassVar[bool] = True
-    float32_only: ClassVar[bool] = True  # So that two pictures are as near to each other on every device.
+    float32_only: ClassVar[bool] = True  # So that two images are as near to each other on every device.
 
     def __post_init__(self):
         if not isinstance(self.tower, ViTConfig):  # As JSON has it.
@@ -37,7 +37,7 @@ class ClipEmbeddingConfig(VisionConfig):
 
     @property
     def resolution(self) -> int:
-        """Height and width of the training pictures, in pixels."""
+        """Height and width of the training images, in pixels."""
         return self.tower.resolution
 
     @property
@@ -47,11 +47,11 @@ class ClipEmbeddingConfig(VisionConfig):
 
     @property
     def fit(self) -> str:
-        """How a picture is made square; see `VisionConfig`."""
+        """How an image is made square; see `VisionConfig`."""
         return self.tower.fit
 
     def spatial(self, image_size: int) -> int:
-        """One vector of a picture of any size."""
+        """One vector of an image of any size."""
         return 1
 
     def operations(self, image_size: int) -> float:

@@ -52,7 +52,7 @@ class EfficientNetConfig(VisionConfig):
 
     family: ClassVar[str] = 'efficientnet'  # Its name in a bundle.
     float32_only: ClassVar[bool] = True  # See `EfficientNet`.
-    fit: ClassVar[str] = 'pad'  # How a picture is made square, see `inputs/images.py`.
+    fit: ClassVar[str] = 'pad'  # How an image is made square, see `inputs/images.py`.
 
     def __post_init__(self):
         # JSON has lists, but a module's field must be hashable.
@@ -69,7 +69,7 @@ class EfficientNetConfig(VisionConfig):
         return 2 * math.prod(stride for _, _, stride, _, _ in self.stages)
 
     def spatial(self, image_size: int) -> int:
-        """s, the number of features of a picture with sides of image_size pixels."""
+        """s, the number of features of an image with sides of image_size pixels."""
         return (-(-image_size // self.stride)) ** 2
 
     def operations(self, image_size: int) -> float:
@@ -124,7 +124,7 @@ class EfficientNet(nn.Module):
 
     Keep the published weights and the computation in float32 on every device: Lite0 is 14 MB. Measured on 15 stamps at
     160 px, features change by 5 % (relative L2) with weights in bfloat16, by 6 % with computation in bfloat16, by 11 %
-    with both, and by more on pictures unlike ImageNet's.
+    with both, and by more on images unlike ImageNet's.
     """
 
     config: EfficientNetConfig

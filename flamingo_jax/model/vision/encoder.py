@@ -18,7 +18,7 @@ from flamingo_jax.model.vision.trunk import VisionConfig
 
 
 class VisionEncoder(nn.Module):
-    """One picture or video frame -> s spatial features."""
+    """One image or video frame -> s spatial features."""
 
     config: VisionConfig
     dtype: DTypeLike = jnp.float32

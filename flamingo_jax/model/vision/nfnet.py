@@ -68,7 +68,7 @@ class NFNetConfig(VisionConfig):
 
     family: ClassVar[str] = 'nfnet'  # Its name in a bundle.
     float32_only: ClassVar[bool] = False  # Stored and computed in the dtype of the model, as in the paper.
-    fit: ClassVar[str] = 'mean'  # How a picture is made square (the paper's way), see `inputs/images.py`.
+    fit: ClassVar[str] = 'mean'  # How an image is made square (the paper's way), see `inputs/images.py`.
 
     def __post_init__(self):
         # JSON has lists, but a module's field must be hashable.
@@ -97,7 +97,7 @@ class NFNetConfig(VisionConfig):
         return tuple(self.widths[0] // share for share in (16, 8, 4, 2))
 
     def spatial(self, image_size: int) -> int:
-        """s, the number of features of a picture. The stem halves its side twice, each later stage once."""
+        """s, the number of features of an image. The stem halves its side twice, each later stage once."""
         return (-(-image_size // 2 ** (len(self.depths) + 1))) ** 2
 
     def inner_width(self, width: int) -> int:
@@ -187,7 +187,7 @@ class NFNet(nn.Module):
             x = activation(x, c.activation) if i else x
             x = StandardisedConv(width, 3, stride, epsilon=c.epsilon, dtype=dtype, name=f'stem_{i}')(x)
         # In contrastive pretraining, only the input of a block is kept for the backward pass, which computes the block
-        # again: what is inside the blocks of F6 takes 2.8 GB a picture of 288 x 288. A frozen trunk has no backward
+        # again: what is inside the blocks of F6 takes 2.8 GB an image of 288 x 288. A frozen trunk has no backward
         # pass.
         for stage, width in enumerate(c.widths):
             first, *rest = c.betas(stage)

@@ -16,10 +16,10 @@ class VisionConfig:
     """The config of a trunk: a frozen dataclass with fields of its own, and what is below."""
 
     family: ClassVar[str]  # The name of its file, by which a bundle finds it.
-    fit: ClassVar[str] = 'pad'  # How a picture is made square, see `inputs/images.py`.
+    fit: ClassVar[str] = 'pad'  # How an image is made square, see `inputs/images.py`.
     float32_only: ClassVar[bool] = False  # Whether it is stored and computed in float32 whatever the model's dtype.
     without_resampler: ClassVar[bool] = False  # Whether its features are few enough to be media tokens themselves.
-    # A trunk that computes once what depends on no picture has a method here: its tree in float32, boxed or not -> the
+    # A trunk that computes once what depends on no image has a method here: its tree in float32, boxed or not -> the
     # tree as a model keeps it that does not train it.
     kept: ClassVar[Callable[..., dict[str, Any]] | None] = None
 
@@ -29,11 +29,11 @@ class VisionConfig:
         raise NotImplementedError
 
     def spatial(self, image_size: int) -> int:
-        """s, the features of a picture of so many pixels a side."""
+        """s, the features of an image of so many pixels a side."""
         raise NotImplementedError
 
     def operations(self, image_size: int) -> float:
-        """Floating-point operations of the forward pass of one picture: 2 for each multiply and add."""
+        """Floating-point operations of the forward pass of one image: 2 for each multiply and add."""
         raise NotImplementedError
 
     def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:

@@ -36,7 +36,7 @@ class ViTConfig(VisionConfig):
 
     width, depth, heads, ffw_width: of the blocks.
     patch: height and width of a patch, in pixels.
-    resolution: height and width of the training pictures, in pixels. At others the position embeddings are
+    resolution: height and width of the training images, in pixels. At others the position embeddings are
       interpolated.
     activation: 'quick_gelu', 'gelu' or 'gelu_tanh'.
     norm_eps: of every layer norm.
@@ -46,7 +46,7 @@ class ViTConfig(VisionConfig):
     norm_features: whether the features are taken after the last norm; it is kept in the parameters either way.
     class_feature: whether the class token is the first of the features.
     mean, std: of RGB in 0..1, by which pixels are standardised.
-    fit: how a picture is made square, see `inputs/images.py`.
+    fit: how an image is made square, see `inputs/images.py`.
     """
 
     width: int = 1024
@@ -86,7 +86,7 @@ class ViTConfig(VisionConfig):
         return self.resolution // self.patch
 
     def spatial(self, image_size: int) -> int:
-        """s, the number of features of a picture with sides of image_size pixels."""
+        """s, the number of features of an image with sides of image_size pixels."""
         return (image_size // self.patch) ** 2 + self.class_feature
 
     def operations(self, image_size: int) -> float:
@@ -103,7 +103,7 @@ def operations(c: Any, image_size: int, class_tokens: int) -> float:
 
     Args:
       c: has the fields width, depth, ffw_width and patch.
-      image_size: height and width of the picture, in pixels.
+      image_size: height and width of the image, in pixels.
       class_tokens: tokens beside those of the patches.
     """
     patches = (image_size // c.patch) ** 2
@@ -114,7 +114,7 @@ def operations(c: Any, image_size: int, class_tokens: int) -> float:
 
 
 def in_patches(x: Float[Array, 'b height width 3'], patch: int) -> Float[Array, 'b rows columns {patch} {patch} 3']:
-    """Cuts pictures into patches with sides of `patch` pixels. What is over at the right and the bottom is left out."""
+    """Cuts images into patches with sides of `patch` pixels. What is over at the right and the bottom is left out."""
     b, rows, columns = x.shape[0], x.shape[1] // patch, x.shape[2] // patch
     x = x[:, : rows * patch, : columns * patch].reshape(b, rows, patch, columns, patch, 3)
     return x.transpose(0, 1, 3, 2, 4, 5)
@@ -194,7 +194,7 @@ class ViTLayer(nn.Module):
         k, v = (x.swapaxes(1, 2) for x in (k, v))
         x = x + Linear(back, axes, 2, **linear, name='out')(attend(q, k, v))
         y = Norm(**norm, name='norm_ffw')(x)
-        # Not `layers.FeedForward`, which is sharded over the mesh. Here pictures are sharded (see `parallel/rules.py`).
+        # Not `layers.FeedForward`, which is sharded over the mesh. Here images are sharded (see `parallel/rules.py`).
         axes = ('vision_in', 'vision_out')
         y = ACTIVATIONS[c.activation](Linear((c.width, c.ffw_width), axes, **linear, name='up')(y))
         return x + Linear((c.ffw_width, c.width), axes, **linear, name='down')(y)

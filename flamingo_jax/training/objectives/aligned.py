@@ -1,4 +1,4 @@
-"""The loss of a data set whose pictures are aligned with their texts; not in the paper."""
+"""The loss of a data set whose images are aligned with their texts; not in the paper."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from flamingo_jax.training.objectives.objective import loss_of
 
 
 class Aligned(NamedTuple):
-    """A picture alone and its text alone, which must come to mean the same."""
+    """An image alone and its text alone, which must come to mean the same."""
 
-    tokens: np.ndarray  # int32 [s]: the picture's tag with the tokens before and after it.
+    tokens: np.ndarray  # int32 [s]: the image's tag with the tokens before and after it.
     phi: np.ndarray  # int32 [s].
-    weight: np.ndarray  # float32 []: 1, or 0 if no picture could be read.
+    weight: np.ndarray  # float32 []: 1, or 0 if no image could be read.
     text: np.ndarray  # int32 [length]: <BOS> and the text.
     used: np.ndarray  # int32 []: number of the text's tokens before the padding.
     unreadable: np.ndarray  # int32 []: 1 or 0.
@@ -47,7 +47,7 @@ class Aligned(NamedTuple):
 
     def counts(self):
         """As `Interleaved.counts`. The tokens are those of the texts."""
-        return counted(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
+        return counted(self, images=self.weight, documents=self.weight, targets=0 * self.weight)
 
     @classmethod
     def of(
@@ -58,7 +58,7 @@ class Aligned(NamedTuple):
         rng: np.random.Generator,
         row: RowFormat,
     ) -> 'Aligned':
-        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
+        """The row of the first image in a document that has a text; arguments as for `Interleaved.of`.
 
         row: its `length` are the most tokens of the text, <BOS> included; a longer text is cut.
 
@@ -66,9 +66,9 @@ class Aligned(NamedTuple):
           ValueError: `row.images` is not 1.
         """
         del rng
-        chunk, picture = first_with_text(chunks, blank, row.images, 'An aligned')
+        chunk, image = first_with_text(chunks, blank, row.images, 'An aligned')
         shown, text = Layout(tokenizer), Layout(tokenizer)
-        shown.picture()
+        shown.image()
         shown.end_chunk()
         if tokenizer.eoc is None:  # The state is read at the token that predicts the next one.
             shown.end()
@@ -78,11 +78,11 @@ class Aligned(NamedTuple):
         return cls(
             tokens=np.array(shown.tokens, np.int32),
             phi=(np.arange(len(shown.tokens)) >= shown.begins[0]).astype(np.int32),
-            weight=np.float32(picture is not None),
+            weight=np.float32(image is not None),
             text=padded(text, row.length, tokenizer.pad, np.int32),
             used=np.int32(len(text)),
-            unreadable=np.int32(chunk is not None and picture is None),
-            **as_shown([blank if picture is None else picture], blank),
+            unreadable=np.int32(chunk is not None and image is None),
+            **as_shown([blank if image is None else image], blank),
         )
 
 
@@ -90,11 +90,11 @@ class Aligned(NamedTuple):
 def loss_sum(
     model: Flamingo, trained: Params, frozen: Params, batch: Aligned, key: Key[Array, ''], noise: NoiseConfig
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-    """The distance of each picture's states from those of its text, summed over a batch; not in the paper.
+    """The distance of each image's states from those of its text, summed over a batch; not in the paper.
 
-    After every block of the language model, the state at the picture's tag is compared with the state of the frozen
-    language model, which sees no picture, at the end of the picture's text. If they agree, the language model treats
-    the picture like its text. The next-token loss alone does not lead there: the quickest way to predict the next
+    After every block of the language model, the state at the image's tag is compared with the state of the frozen
+    language model, which sees no image, at the end of the image's text. If they agree, the language model treats
+    the image like its text. The next-token loss alone does not lead there: the quickest way to predict the next
     token is to change the last state, and the gates of earlier blocks close.
 
     The states are compared as the next block reads them, after its norm. In the states themselves, a few channels can
@@ -128,7 +128,7 @@ def loss_sum(
     shown, read = (as_read(model.config.lm, params['lm'], x) for x in (shown, read))
     read = jax.lax.stop_gradient(read)
     distance = jnp.mean(jnp.sum((shown - read) ** 2, axis=-1) / jnp.sum(read**2, axis=-1), axis=0)
-    between = jnp.sum((shown[-1][:, None] - read[-1]) ** 2, axis=-1)  # [picture text]
+    between = jnp.sum((shown[-1][:, None] - read[-1]) ** 2, axis=-1)  # [image text]
     right = jnp.diagonal(between) <= between.min(axis=1)  # Several rows may have the same text.
     sums = dict(
         loss=jnp.sum(distance * weights),
@@ -141,7 +141,7 @@ def loss_sum(
 def text_states(
     model: Flamingo, params: Params, text: Int[Array, 'b l'], used: Int[Array, ' b']
 ) -> Float[Array, 'b depth d']:
-    """The states of the frozen language model, which sees no picture, at the end of each text, after every block."""
+    """The states of the frozen language model, which sees no image, at the end of each text, after every block."""
     every = states(model.alone, {'lm': params['lm']}, None, text)
     return jnp.take_along_axis(every, (used - 1)[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
 

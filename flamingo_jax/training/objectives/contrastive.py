@@ -1,12 +1,12 @@
-"""The loss of pictures and their texts: each must be found among all those of the batch (paper, appendix B.1.3).
+"""The loss of images and their texts: each must be found among all those of the batch (paper, appendix B.1.3).
 
 `dense` says what the losses are. `ring` computes the same on a mesh, where no device ever holds more than its own
-share of the pictures, of the texts, and a block of their products:
+share of the images, of the texts, and a block of their products:
 
-    device 0: pictures 0, texts 0 -> device 1: pictures 1, texts 1 -> ... -> device 0
+    device 0: images 0, texts 0 -> device 1: images 1, texts 1 -> ... -> device 0
 
-In each turn every device compares its pictures with the texts that visit it, and passes these on with what they have
-gathered: the sum of exponentials over the pictures that they have met. After as many turns as there are devices, the
+In each turn every device compares its images with the texts that visit it, and passes these on with what they have
+gathered: the sum of exponentials over the images that they have met. After as many turns as there are devices, the
 texts are home. The backward pass goes round again, recomputes the products and carries the gradients of the texts. So
 the memory of a device depends on its own rows alone. (An automatic gradient would keep the visitors of every turn.)
 """
@@ -38,11 +38,11 @@ _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Paired(NamedTuple):
-    """A picture and its text, which are told from those of the other rows."""
+    """An image and its text, which are told from those of the other rows."""
 
     text: np.ndarray  # int32 [length]: the text, from <BOS> to <EOS> if the tokenizer has them.
     used: np.ndarray  # int32 []: number of the text's tokens before the padding.
-    weight: np.ndarray  # float32 []: 1, or 0 without a text, or if the picture cannot be read.
+    weight: np.ndarray  # float32 []: 1, or 0 without a text, or if the image cannot be read.
     unreadable: np.ndarray  # int32 []: 1 or 0.
     images: Frames | None = None  # [1 t height width 3] or
     features: Frames | None = None  # [1 t s d_v].
@@ -61,7 +61,7 @@ class Paired(NamedTuple):
 
     def counts(self):
         """As `Interleaved.counts`. The tokens are those of the texts."""
-        return counted(self, pictures=self.weight, documents=self.weight, targets=0 * self.weight)
+        return counted(self, images=self.weight, documents=self.weight, targets=0 * self.weight)
 
     @classmethod
     def of(
@@ -72,7 +72,7 @@ class Paired(NamedTuple):
         rng: np.random.Generator,
         row: RowFormat,
     ) -> 'Paired':
-        """The row of the first picture in a document that has a text; arguments as for `Interleaved.of`.
+        """The row of the first image in a document that has a text; arguments as for `Interleaved.of`.
 
         row: its `length` are the most tokens of the text; a longer text is cut.
 
@@ -80,14 +80,14 @@ class Paired(NamedTuple):
           ValueError: `row.images` is not 1.
         """
         del rng
-        chunk, picture = first_with_text(chunks, blank, row.images, 'A paired')
+        chunk, image = first_with_text(chunks, blank, row.images, 'A paired')
         text, used = encode_paired(''.join(chunk.texts) if chunk else '', tokenizer, row.length)
         return cls(
             text=text,
             used=used,
-            weight=np.float32(picture is not None),
-            unreadable=np.int32(chunk is not None and picture is None),
-            **as_shown([blank if picture is None else picture], blank),
+            weight=np.float32(image is not None),
+            unreadable=np.int32(chunk is not None and image is None),
+            **as_shown([blank if image is None else image], blank),
         )
 
 
@@ -106,7 +106,7 @@ def loss_sum(
 
     Returns:
       sum over rows of weight * loss (`dense`, or `classified` for 'classes'), and sums for the metrics. `right` counts
-      the pictures whose own text is the nearest, or whose own class is the likeliest.
+      the images whose own text is the nearest, or whose own class is the likeliest.
     """
     m, c = batch.weight.shape[0], model.config.contrastive
 
@@ -116,22 +116,22 @@ def loss_sum(
 
     params, keys = {**frozen, **trained}, jax.random.split(key, m)
     if m == 1:
-        pictures, texts, scale, bias = towers(params, jax.tree.map(lambda x: x[0], batch), keys[0])
+        images, texts, scale, bias = towers(params, jax.tree.map(lambda x: x[0], batch), keys[0])
     else:
         again = jax.checkpoint(towers, prevent_cse=False)
-        pictures, texts, *_ = jax.lax.map(lambda xs: again(params, *xs)[:2], (batch, keys))
+        images, texts, *_ = jax.lax.map(lambda xs: again(params, *xs)[:2], (batch, keys))
         *_, scale, bias = paired(model, params, None, None, None)
     # The inverse of the cut, after which each device still has its own rows.
     weight = batch.weight.swapaxes(0, 1).reshape(-1)
     if m > 1:
-        pictures, texts = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(len(weight), -1), (pictures, texts))
+        images, texts = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(len(weight), -1), (images, texts))
     if c.loss == 'classes':
         labels = class_of(batch.text, batch.used, c.classes).swapaxes(0, 1).reshape(-1)
-        loss, right = classified(pictures, params['contrastive']['classes'], labels, weight, scale=scale)
+        loss, right = classified(images, params['contrastive']['classes'], labels, weight, scale=scale)
     else:
         mesh = jax.sharding.get_abstract_mesh()
         compare = dense if mesh.empty else functools.partial(ring, mesh=mesh)
-        loss, right = compare(c, pictures, texts, weight, scale=scale, bias=bias)
+        loss, right = compare(c, images, texts, weight, scale=scale, bias=bias)
     sums = dict(
         loss=loss,
         answers=weight.sum(),
@@ -141,7 +141,7 @@ def loss_sum(
 
 
 def classified(
-    pictures: Vectors,
+    images: Vectors,
     classes: Float[Array, 'width classes'],
     labels: Int[Array, ' b'],
     weight: Float[Array, ' b'],
@@ -150,43 +150,43 @@ def classified(
     """The cross-entropy of a linear classifier.
 
     Args:
-      pictures: vectors of length 1, which are multiplied by `scale`.
+      images: vectors of length 1, which are multiplied by `scale`.
       classes: the classifier.
-      labels: the class of each picture's text.
+      labels: the class of each image's text.
       weight: of each row.
 
     Returns:
-      The sum over rows of weight * cross-entropy, and of weight * whether the picture's class is the likeliest.
+      The sum over rows of weight * cross-entropy, and of weight * whether the image's class is the likeliest.
     """
-    logits = scale * _product(pictures, classes)
+    logits = scale * _product(images, classes)
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.sum(weight * each), jnp.sum(weight * (logits.argmax(axis=1) == labels))
 
 
 def dense(
     c: ContrastiveConfig,
-    pictures: Vectors,
+    images: Vectors,
     texts: Vectors,
     weight: Float[Array, ' b'],
     scale: Float[Array, ''],
     bias: Float[Array, ''],
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
-    """The loss of a batch on one device, which holds the products of all pictures with all texts.
+    """The loss of a batch on one device, which holds the products of all images with all texts.
 
-    'softmax' is the sum of two cross-entropies, of a picture's text among all texts and of a text's picture among all
-    pictures. The paper adds the two; CLIP has half of it. Label smoothing gives each of the b candidates
+    'softmax' is the sum of two cross-entropies, of an image's text among all texts and of a text's image among all
+    images. The paper adds the two; CLIP has half of it. Label smoothing gives each of the b candidates
     smoothing / b of the target. 'sigmoid' asks of each pair whether it belongs together (Zhai et al. 2023, equation 1).
 
     Args:
-      pictures, texts: vectors of length 1. Row i of both belongs together.
+      images, texts: vectors of length 1. Row i of both belongs together.
       weight: of each row; a row of weight 0 is no candidate either.
       scale: beta, the inverse temperature.
       bias: of the sigmoid; 0 for the softmax.
 
     Returns:
-      The sum over rows of weight * loss, and of weight * whether the nearest text of the picture is its own.
+      The sum over rows of weight * loss, and of weight * whether the nearest text of the image is its own.
     """
-    both, logits = _block(pictures, texts, weight, weight, scale=scale, bias=bias)
+    both, logits = _block(images, texts, weight, weight, scale=scale, bias=bias)
     own, masked, eye = jnp.diagonal(logits), jnp.where(both, logits, NEVER), jnp.eye(len(weight), dtype=bool)
     # Its own is left out of the others: the compiler may round it differently there.
     right = jnp.sum(weight * (own >= jnp.where(eye, NEVER, masked).max(axis=1)))
@@ -203,7 +203,7 @@ def dense(
 
 def ring(
     c: ContrastiveConfig,
-    pictures: Vectors,
+    images: Vectors,
     texts: Vectors,
     weight: Float[Array, ' b'],
     scale: Float[Array, ''],
@@ -216,16 +216,16 @@ def ring(
     Rows of weight 0 are added if the devices do not divide the batch.
     """
     more = -len(weight) % mesh.size
-    pictures, texts = (jnp.pad(x, ((0, more), (0, 0))) for x in (pictures, texts))
-    return _ring(c, mesh, pictures, texts, jnp.pad(weight, (0, more)), scale, bias)
+    images, texts = (jnp.pad(x, ((0, more), (0, 0))) for x in (images, texts))
+    return _ring(c, mesh, images, texts, jnp.pad(weight, (0, more)), scale, bias)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _ring(c, mesh, pictures, texts, weight, scale, bias):
-    return _forward(c, mesh, pictures, texts, weight, scale, bias)[0]
+def _ring(c, mesh, images, texts, weight, scale, bias):
+    return _forward(c, mesh, images, texts, weight, scale, bias)[0]
 
 
-def _forward(c, mesh, pictures, texts, weight, scale, bias):
+def _forward(c, mesh, images, texts, weight, scale, bias):
     rows, one = PartitionSpec(mesh.axis_names), PartitionSpec()
     run = jax.shard_map(
         functools.partial(_forward_here, c, mesh),
@@ -234,12 +234,12 @@ def _forward(c, mesh, pictures, texts, weight, scale, bias):
         out_specs=((one, one), (rows, rows)),
         check_vma=False,
     )
-    out, sums = run(pictures, texts, weight, scale, bias)
-    return out, (pictures, texts, weight, scale, bias, sums)
+    out, sums = run(images, texts, weight, scale, bias)
+    return out, (images, texts, weight, scale, bias, sums)
 
 
 def _backward(c, mesh, kept, cotangents):
-    pictures, texts, weight, scale, bias, sums = kept
+    images, texts, weight, scale, bias, sums = kept
     rows, one = PartitionSpec(mesh.axis_names), PartitionSpec()
     run = jax.shard_map(
         functools.partial(_backward_here, c, mesh),
@@ -249,20 +249,20 @@ def _backward(c, mesh, kept, cotangents):
         check_vma=False,
     )
     # The second result counts; it has no gradient. Nor have weights.
-    of_pictures, of_texts, of_scale, of_bias = run(pictures, texts, weight, scale, bias, sums, cotangents[0])
-    return of_pictures, of_texts, jnp.zeros_like(weight), of_scale, of_bias
+    of_images, of_texts, of_scale, of_bias = run(images, texts, weight, scale, bias, sums, cotangents[0])
+    return of_images, of_texts, jnp.zeros_like(weight), of_scale, of_bias
 
 
 _ring.defvjp(_forward, _backward)
 
 
-def _forward_here(c, mesh, pictures, texts, weight, scale, bias):
+def _forward_here(c, mesh, images, texts, weight, scale, bias):
     """One device's part: (loss, right) of the whole batch, and the log-sums of exponentials of its rows and columns."""
     n = len(weight)
 
     def turn(k, carry):
         (texts, others, columns), rows, best, own, total = carry
-        both, logits = _block(pictures, texts, weight, others, scale=scale, bias=bias)
+        both, logits = _block(images, texts, weight, others, scale=scale, bias=bias)
         masked, at_home = jnp.where(both, logits, NEVER), (k == 0) & jnp.eye(n, dtype=bool)
         own = jnp.where(k == 0, jnp.diagonal(logits), own)
         best = jnp.maximum(best, jnp.where(at_home, NEVER, masked).max(axis=1))
@@ -285,14 +285,14 @@ def _forward_here(c, mesh, pictures, texts, weight, scale, bias):
     return jax.lax.psum((total, right), mesh.axis_names), (rows, columns)
 
 
-def _backward_here(c, mesh, pictures, texts, weight, scale, bias, sums, cotangent):
-    """One device's part: the gradients of its pictures and texts, and those of scale and bias over all devices."""
+def _backward_here(c, mesh, images, texts, weight, scale, bias, sums, cotangent):
+    """One device's part: the gradients of its images and texts, and those of scale and bias over all devices."""
     n, number = len(weight), _number(mesh, weight)
     rows, columns = sums
 
     def turn(k, carry):
-        (texts, others, columns, of_texts), of_pictures, of_scale, of_bias = carry
-        both, logits = _block(pictures, texts, weight, others, scale=scale, bias=bias)
+        (texts, others, columns, of_texts), of_images, of_scale, of_bias = carry
+        both, logits = _block(images, texts, weight, others, scale=scale, bias=bias)
         at_home = (k == 0) & jnp.eye(n, dtype=bool)
         if c.loss == 'sigmoid':
             sign = jnp.where(at_home, 1.0, -1.0)
@@ -302,22 +302,22 @@ def _backward_here(c, mesh, pictures, texts, weight, scale, bias, sums, cotangen
             theirs = others * (jnp.exp(logits - columns) - c.smoothing / number)
             of_logits = mine + theirs - 2 * (1 - c.smoothing) * jnp.where(at_home, weight, 0)
         of_logits = jnp.where(both, cotangent * of_logits, 0)
-        of_pictures += scale * _product(of_logits, texts)
-        of_texts += scale * _product(of_logits.T, pictures)
+        of_images += scale * _product(of_logits, texts)
+        of_texts += scale * _product(of_logits.T, images)
         of_scale += jnp.sum(of_logits * (logits - bias)) / scale
         of_bias += jnp.sum(of_logits)
-        return _pass_on(mesh, (texts, others, columns, of_texts)), of_pictures, of_scale, of_bias
+        return _pass_on(mesh, (texts, others, columns, of_texts)), of_images, of_scale, of_bias
 
-    zeros, zero = jnp.zeros_like(pictures), jnp.zeros(())
+    zeros, zero = jnp.zeros_like(images), jnp.zeros(())
     start = ((texts, weight, columns, zeros), zeros, zero, zero)
-    (*_, of_texts), of_pictures, of_scale, of_bias = jax.lax.fori_loop(0, mesh.size, turn, start)
+    (*_, of_texts), of_images, of_scale, of_bias = jax.lax.fori_loop(0, mesh.size, turn, start)
     of_scale, of_bias = jax.lax.psum((of_scale, of_bias), mesh.axis_names)
-    return of_pictures, of_texts, of_scale, of_bias
+    return of_images, of_texts, of_scale, of_bias
 
 
-def _block(pictures, texts, weight, others, scale, bias):
+def _block(images, texts, weight, others, scale, bias):
     """Which pairs are of two rows with weight, and the logits of all."""
-    return (weight > 0)[:, None] & (others > 0), scale * _product(pictures, texts.T) + bias
+    return (weight > 0)[:, None] & (others > 0), scale * _product(images, texts.T) + bias
 
 
 def _pass_on(mesh, visitors):

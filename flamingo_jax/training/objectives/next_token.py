@@ -31,7 +31,7 @@ def loss_sum(
       key: for the noise.
 
     Returns:
-      sum over targets of weight * -log p(token | tokens and pictures before it), and sums for the metrics.
+      sum over targets of weight * -log p(token | tokens and images before it), and sums for the metrics.
     """
     params = {**frozen, **trained}
     key_features, key_text = jax.random.split(key)

@@ -14,14 +14,14 @@ from flamingo_jax.ranges import require
 
 @dataclasses.dataclass(frozen=True)
 class NoiseConfig:
-    """Regularisation of small runs on few pictures and little text.
+    """Regularisation of small runs on few images and little text.
 
     `text` and `vocabulary` are for pretraining a language model and apply to half of the rows. Their unit is the
     standard deviation of the embedding.
     """
 
-    feature_dropout: float = 0.0  # Share of each picture's feature channels that is set to zero.
-    # Largest share of another picture that is mixed into an aligned one, and into its target (mixup, Zhang et al.
+    feature_dropout: float = 0.0  # Share of each image's feature channels that is set to zero.
+    # Largest share of another image that is mixed into an aligned one, and into its target (mixup, Zhang et al.
     # 2018).
     blend: float = 0.0
     text: float = 0.0  # Gaussian noise on the embedded text, each token by itself.
@@ -38,7 +38,7 @@ class NoiseConfig:
 def features(
     model: Flamingo, params: Params, batch: Batch, key: Key[Array, ''], noise: NoiseConfig
 ) -> Float[Array, 'b n t s d_v'] | None:
-    """The features of a batch's pictures, from the trunk or the batch, with channels dropped; None for text alone."""
+    """The features of a batch's images, from the trunk or the batch, with channels dropped; None for text alone."""
     features: Any = batch.features
     if batch.images is not None:
         features = model.features(params, batch.images)

@@ -1,6 +1,6 @@
-"""Distillation from the frozen language model, which reads words in place of each picture; not in the paper.
+"""Distillation from the frozen language model, which reads words in place of each image; not in the paper.
 
-No answers are needed: any text after any captioned picture will do. The model learns to take from a picture what the
+No answers are needed: any text after any captioned image will do. The model learns to take from an image what the
 language model takes from its caption (compare Hinton et al. 2015).
 """
 
@@ -15,18 +15,18 @@ from jaxtyping import Array, Float, Int, Key
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.layout import Layout
-from flamingo_jax.inputs.rows import Chunk, RowFormat, as_shown, counted, padded, read_picture
+from flamingo_jax.inputs.rows import Chunk, RowFormat, as_shown, counted, padded, read_image
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, Tokenizer
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.training.objectives import chunks
 from flamingo_jax.training.objectives.noise import NoiseConfig, features
 from flamingo_jax.training.objectives.objective import loss_of
 
-TOLD = 6  # Tokens by which the words for a picture may exceed its tag.
+TOLD = 6  # Tokens by which the words for an image may exceed its tag.
 
 
 class Told(NamedTuple):
-    """A sequence, and the same sequence with words in place of its pictures.
+    """A sequence, and the same sequence with words in place of its images.
 
     The model must continue both in the same way.
 
@@ -35,7 +35,7 @@ class Told(NamedTuple):
 
     tokens: np.ndarray  # int32 [length].
     phi: np.ndarray  # int32 [length].
-    told: np.ndarray  # int32 [length + TOLD * images]: words in place of pictures, a newline in place of <EOC>.
+    told: np.ndarray  # int32 [length + TOLD * images]: words in place of images, a newline in place of <EOC>.
     at: np.ndarray  # int32 [targets]: positions in `tokens`: the ends of tags, and the tokens of texts.
     told_at: np.ndarray  # int32 [targets]: the same positions in `told`.
     weights: np.ndarray  # float32 [targets]: loss weight of each comparison; 0 is padding.
@@ -50,7 +50,7 @@ class Told(NamedTuple):
 
     @staticmethod
     def lengths(length: int | float, images: int, tag: int) -> tuple[int | float, int | float]:
-        """See `Row.lengths`: the words for a picture may be longer than its tag."""
+        """See `Row.lengths`: the words for an image may be longer than its tag."""
         return length, length + TOLD * images
 
     def total_weight(self):
@@ -59,7 +59,7 @@ class Told(NamedTuple):
 
     def counts(self):
         """As `Interleaved.counts`."""
-        return counted(self, pictures=self.phi.max(axis=1), documents=self.used > 0, targets=self.weights)
+        return counted(self, images=self.phi.max(axis=1), documents=self.used > 0, targets=self.weights)
 
     @classmethod
     def of(
@@ -70,12 +70,12 @@ class Told(NamedTuple):
         rng: np.random.Generator,
         row: RowFormat,
     ) -> 'Told':
-        """The row of a document in which every picture has words (`Chunk.says`); arguments as for `Interleaved.of`.
+        """The row of a document in which every image has words (`Chunk.says`); arguments as for `Interleaved.of`.
 
         row: its `targets` are the most comparisons; 0 is `length`. Of a longer document, the beginning is taken.
 
         Raises:
-          ValueError: a picture has no words, or the tokenizer has no <EOC>.
+          ValueError: an image has no words, or the tokenizer has no <EOC>.
         """
         del rng
         if tokenizer.eoc is None:
@@ -91,19 +91,19 @@ class Told(NamedTuple):
             if gone and chunk.continues:
                 continue
             gone = False
-            if chunk.picture is not None:
+            if chunk.image is not None:
                 if not chunk.says:
                     raise UserError(
-                        'A picture of a told row has no words to replace it. Give words to each picture '
+                        'An image of a told row has no words to replace it. Give words to each image '
                         '(`Chunk.says`), or use another row.'
                     )
-                picture = read_picture(chunk.picture, blank) if len(frames) < row.images else None
-                unreadable += picture is None and len(frames) < row.images
-                if picture is None:
+                image = read_image(chunk.image, blank) if len(frames) < row.images else None
+                unreadable += image is None and len(frames) < row.images
+                if image is None:
                     gone = True
                     continue
-                frames.append(picture)
-                shown.picture()
+                frames.append(image)
+                shown.image()
                 told.text(chunk.says, marks=False)
             weight = max(chunk.weights, default=0.0)
             for text, own in zip(chunk.texts, chunk.weights, strict=True):

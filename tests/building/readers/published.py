@@ -1,4 +1,4 @@
-"""Writes small files in the shapes of the published sets, with real pictures and clips."""
+"""Writes small files in the shapes of the published sets, with real images and clips."""
 
 import base64
 import csv
@@ -37,11 +37,11 @@ class Written(NamedTuple):
 
     read: Callable
     path: pathlib.Path
-    pictures: pathlib.Path | None = None
+    images: pathlib.Path | None = None
 
 
-def picture(number: int, kind: str = 'PNG') -> bytes:
-    """A picture whose red is 20 times `number`, with an edge."""
+def encoded_image(number: int, kind: str = 'PNG') -> bytes:
+    """An image whose red is 20 times `number`, with an edge."""
     pixels = np.full((12, 16, 3), 90, np.uint8)
     pixels[:, :12] = 20 * number, 20, 200
     file = io.BytesIO()
@@ -86,7 +86,7 @@ def stored_by_img2dataset(folder: pathlib.Path, urls: dict[str, bytes], ending: 
 
 
 def write_obelics(folder: pathlib.Path) -> Written:
-    """Two pictures and one that is lost; two articles; lost ones only; lists that are not parallel; an error page."""
+    """Two images and one that is lost; two articles; lost ones only; lists that are not parallel; an error page."""
     a, b, lost, error = (f'https://a.b/{name}.jpg?x=1' for name in ('a', 'b', 'lost', 'error'))
     rows = [
         ([a, None, lost, None, b], [None, 'Two cats.\n\nA dog.', None, 'No bird.', None]),
@@ -105,7 +105,7 @@ def write_obelics(folder: pathlib.Path) -> Written:
         general_metadata=[json.dumps(dict(url=f'https://a.b/{i}', warc_filename='x')) for i in range(len(rows))],
     )
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / 'train-00000-of-01370.parquet', row_group_size=2)
-    stored = {a: picture(1, 'JPEG'), b: picture(2, 'JPEG'), error: ERROR_PAGE}
+    stored = {a: encoded_image(1, 'JPEG'), b: encoded_image(2, 'JPEG'), error: ERROR_PAGE}
     return Written(obelics.read, folder / 'train-00000-of-01370.parquet', stored_by_img2dataset(folder / 'got', stored))
 
 
@@ -119,13 +119,15 @@ def write_omnicorpus(folder: pathlib.Path) -> Written:
     )
     pyarrow.parquet.write_table(pyarrow.table(rows), folder / '0.parquet')
     return Written(
-        obelics.read, folder / '0.parquet', stored_by_img2dataset(folder / 'got', {'https://a.b/a.jpg': picture(1)})
+        obelics.read,
+        folder / '0.parquet',
+        stored_by_img2dataset(folder / 'got', {'https://a.b/a.jpg': encoded_image(1)}),
     )
 
 
 def write_mint1t(folder: pathlib.Path) -> Written:
-    """Two papers: of the second, the pages end before the last picture."""
-    pages = [PIL.Image.open(io.BytesIO(picture(number))) for number in (1, 2)]
+    """Two papers: of the second, the pages end before the last image."""
+    pages = [PIL.Image.open(io.BytesIO(encoded_image(number))) for number in (1, 2)]
     tiff = io.BytesIO()
     pages[0].save(tiff, 'TIFF', save_all=True, append_images=pages[1:])
     members = {}
@@ -140,7 +142,7 @@ SIMILARITY = [[0.30, 0.10, 0.29], [0.28, 0.20, 0.27], [0.1, 0.1, 0.1]]
 
 
 def mmc4_page(**changes) -> dict:
-    """Pictures a and b both like sentence 0 best; the file gives it to a. c is like none."""
+    """Images a and b both like sentence 0 best; the file gives it to a. c is like none."""
     infos = [
         dict(
             image_name=f'{letter * 12}.jpg',
@@ -165,7 +167,7 @@ def write_mmc4(folder: pathlib.Path) -> Written:
         archive.writestr('docs_no_face_shard_7_v2.jsonl', '\n'.join(lines) + '\n')
     (folder / 'got/0').mkdir(parents=True)
     for number, letter in enumerate('abc'):
-        (folder / f'got/0/{letter * 12}.jpg').write_bytes(picture(number, 'JPEG'))
+        (folder / f'got/0/{letter * 12}.jpg').write_bytes(encoded_image(number, 'JPEG'))
     return Written(mmc4.read, path, folder / 'got')
 
 
@@ -179,12 +181,12 @@ def write_mmc4_lines(folder: pathlib.Path) -> Written:
 
 
 def write_open_flamingo(folder: pathlib.Path) -> Written:
-    """A page of MMC4 without its first picture, and one of ChatGPT."""
+    """A page of MMC4 without its first image, and one of ChatGPT."""
     page = mmc4_page()
     for number in (1, 2):
-        page['image_info'][number]['image_base64'] = in_base64(picture(number, 'JPEG'))
+        page['image_info'][number]['image_base64'] = in_base64(encoded_image(number, 'JPEG'))
     gpt = dict(is_gpt=True, example='Look: _!_IMAGE1_!_ A cat. _!_IMAGE2_!_ A dog.')
-    gpt['image_map'] = {f'_!_IMAGE{i}_!_': dict(base64_image=in_base64(picture(i)), caption='x') for i in (1, 2)}
+    gpt['image_map'] = {f'_!_IMAGE{i}_!_': dict(base64_image=in_base64(encoded_image(i)), caption='x') for i in (1, 2)}
     members = {'0a' * 16 + '.json': json.dumps(page).encode(), '0b' * 16 + '.json': json.dumps(gpt).encode()}
     return Written(open_flamingo.read, tar(folder / '000000000.tar', members))
 
@@ -195,7 +197,7 @@ def write_pairs(folder: pathlib.Path) -> Written:
     for number, text in enumerate(('A cat <|endofchunk|> sits.', None, '')):
         key = f'00000000{number}'
         about = dict(url=f'http://x.y/{number}', caption='A dog.' if number == 1 else text, key=key, status='success')
-        members[f'{key}.jpg'] = picture(number, 'JPEG')
+        members[f'{key}.jpg'] = encoded_image(number, 'JPEG')
         if text is not None:
             members[f'{key}.txt'] = text.encode()
         members[f'{key}.json'] = json.dumps(about).encode()
@@ -204,11 +206,11 @@ def write_pairs(folder: pathlib.Path) -> Written:
     return Written(webdataset.read, tar(folder / '00000.tar', members))
 
 
-URLS = {f'http://x.y/{number}.jpg': picture(number, 'JPEG') for number in range(2)}
+URLS = {f'http://x.y/{number}.jpg': encoded_image(number, 'JPEG') for number in range(2)}
 
 
 def write_cc3m(folder: pathlib.Path) -> Written:
-    """CC3M's order, CC12M's order, a lost picture, and a line that is none of it."""
+    """CC3M's order, CC12M's order, a lost image, and a line that is none of it."""
     lines = ['a cat\thttp://x.y/0.jpg', 'http://x.y/1.jpg\ta dog', 'a bird\thttp://x.y/2.jpg', 'no tab']
     (folder / 'Train_GCC-training.tsv').write_text('\n'.join(lines) + '\n')
     got = stored_by_img2dataset(folder / 'got', URLS)
@@ -224,7 +226,7 @@ def write_laion(folder: pathlib.Path) -> Written:
 
 
 def write_coco(folder: pathlib.Path) -> Written:
-    """Two captions of a picture, one of a lost one, one of a picture that is not listed."""
+    """Two captions of an image, one of a lost one, one of an image that is not listed."""
     images = [
         dict(id=9, file_name='COCO_train2014_000000000009.jpg', coco_url='http://c/9'),
         dict(id=3, file_name='b.jpg'),
@@ -233,11 +235,11 @@ def write_coco(folder: pathlib.Path) -> Written:
     annotations = [dict(id=i, image_id=image, caption=text) for i, (image, text) in enumerate(captions)]
     (folder / 'captions_train2014.json').write_text(json.dumps(dict(info={}, images=images, annotations=annotations)))
     (folder / 'train2014').mkdir()
-    (folder / 'train2014/COCO_train2014_000000000009.jpg').write_bytes(picture(9, 'JPEG'))
+    (folder / 'train2014/COCO_train2014_000000000009.jpg').write_bytes(encoded_image(9, 'JPEG'))
     return Written(coco_captions.read, folder / 'captions_train2014.json', folder)
 
 
-def write_films(folder: pathlib.Path) -> Written:
+def write_videos(folder: pathlib.Path) -> Written:
     """A clip with its text, and one that is cut short."""
     members = {}
     for key, data in (('0_0', clip(1)), ('0_1', clip(2)[:600])):
@@ -254,9 +256,9 @@ def write_webvid(folder: pathlib.Path) -> Written:
             ['21179416', 'https://a.b/x.mp4', 'PT00H00M11S', '000001_000050', 'Bright, "very" bright.\nReally.']
         )
         rows.writerow(['5629184', 'https://a.b/y.mp4', 'PT00H00M29S', '000001_000050', 'Lost.'])
-    (folder / 'films/000001_000050').mkdir(parents=True)
-    (folder / 'films/000001_000050/21179416.mp4').write_bytes(clip(1))
-    return Written(webvid.read, path, folder / 'films')
+    (folder / 'videos/000001_000050').mkdir(parents=True)
+    (folder / 'videos/000001_000050/21179416.mp4').write_bytes(clip(1))
+    return Written(webvid.read, path, folder / 'videos')
 
 
 def write_sharegpt4video(folder: pathlib.Path) -> Written:
@@ -264,9 +266,9 @@ def write_sharegpt4video(folder: pathlib.Path) -> Written:
     about = dict(video_id='a', video_path='pexels/a.mp4', timestamp=['0', '3'], keyframe=[0, 3], zip_folder='p_1.zip')
     lines = [about | dict(captions=captions), about | dict(captions=captions[:1])]
     (folder / 'sharegpt4video_40k.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    (folder / 'films/p_1/pexels').mkdir(parents=True)
-    (folder / 'films/p_1/pexels/a.mp4').write_bytes(clip(1))
-    return Written(sharegpt4video.read, folder / 'sharegpt4video_40k.jsonl', folder / 'films')
+    (folder / 'videos/p_1/pexels').mkdir(parents=True)
+    (folder / 'videos/p_1/pexels/a.mp4').write_bytes(clip(1))
+    return Written(sharegpt4video.read, folder / 'sharegpt4video_40k.jsonl', folder / 'videos')
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
@@ -274,7 +276,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
 
 
 def write_llava(folder: pathlib.Path) -> Written:
-    """The mix's prefixes, the 150K's bare name, a tag at the end, no picture, a lost one, and OCR-VQA's endings."""
+    """The mix's prefixes, the 150K's bare name, a tag at the end, no image, a lost one, and OCR-VQA's endings."""
     rows = [
         ('coco/train2017/000000000001.jpg', turns('<image>\nWhat is it?', 'A cat.', 'Sure?', 'Yes, <image>.')),
         ('000000000001.jpg', turns('What is it?\n<image>', 'A cat.')),
@@ -282,7 +284,7 @@ def write_llava(folder: pathlib.Path) -> Written:
         ('gqa/images/5.jpg', turns('<image>\nLost?', 'Yes.')),
         ('ocr_vqa/images/7.jpg', turns('<image>\nThe title?', 'Cats.')),
         ('../secret.jpg', turns('<image>\nOutside?', 'Yes.')),
-        (None, turns('<image>\nNo picture?', 'Yes.')),
+        (None, turns('<image>\nNo image?', 'Yes.')),
     ]
     rows = [
         dict(id=str(i), conversations=said) | (dict(image=name) if name else {}) for i, (name, said) in enumerate(rows)
@@ -290,13 +292,13 @@ def write_llava(folder: pathlib.Path) -> Written:
     (folder / 'llava_v1_5_mix665k.json').write_text(json.dumps(rows, indent=1))
     for name, number in (('coco/train2017/000000000001.jpg', 1), ('ocr_vqa/images/7.png', 7)):
         (folder / 'got' / name).parent.mkdir(parents=True)
-        (folder / 'got' / name).write_bytes(picture(number))
-    (folder / 'secret.jpg').write_bytes(picture(9))
+        (folder / 'got' / name).write_bytes(encoded_image(number))
+    (folder / 'secret.jpg').write_bytes(encoded_image(9))
     return Written(instructions.read, folder / 'llava_v1_5_mix665k.json', folder / 'got')
 
 
 def write_mimic_it(folder: pathlib.Path) -> Written:
-    """A question with three related ones, of which one lost its picture, one its answer; and a film of three frames."""
+    """A question with three related ones, of which one lost its image, one its answer; and a video of three frames."""
     related = ['LA_INS_2', 'LA_INS_3', 'LA_INS_5']
     data = {
         'LA_INS_1': dict(instruction='What?', answer='A cat.', image_ids=['LA_1'], rel_ins_ids=related),
@@ -306,15 +308,17 @@ def write_mimic_it(folder: pathlib.Path) -> Written:
         'LA_INS_5': dict(instruction='Why?', answer=None, image_ids=['LA_1'], rel_ins_ids=None),
     }
     (folder / 'LA_instructions.json').write_text(json.dumps(dict(meta=dict(version='0.0.1'), data=data)))
-    rows = {'base64': [in_base64(picture(i)) for i in (1, 2)], '__index_level_0__': ['LA_1', 'LA_2']}
+    rows = {'base64': [in_base64(encoded_image(i)) for i in (1, 2)], '__index_level_0__': ['LA_1', 'LA_2']}
     pyarrow.parquet.write_table(pyarrow.table(rows), folder / 'images.parquet')
     return Written(instructions.read, folder / 'LA_instructions.json', folder / 'images.parquet')
 
 
 def write_m3it(folder: pathlib.Path) -> Written:
     lines = [
-        dict(instruction='Look.', inputs='What is it?', image_base64_str=[in_base64(picture(1))], outputs='A cat.'),
-        dict(instruction='Describe.', inputs='', img_str=in_base64(picture(2)), outputs='A dog.'),
+        dict(
+            instruction='Look.', inputs='What is it?', image_base64_str=[in_base64(encoded_image(1))], outputs='A cat.'
+        ),
+        dict(instruction='Describe.', inputs='', img_str=in_base64(encoded_image(2)), outputs='A dog.'),
         dict(instruction='Describe.', inputs=None, image_base64_str=['!!!'], outputs='A bird.'),
     ]
     (folder / 'train.jsonl').write_text('\n'.join(map(json.dumps, lines)))
@@ -322,9 +326,9 @@ def write_m3it(folder: pathlib.Path) -> Written:
 
 
 def write_llava_next(folder: pathlib.Path) -> Written:
-    """Rows that hold their pictures, and one of text alone."""
+    """Rows that hold their images, and one of text alone."""
     said = [turns('<image>\nWhat is it?', 'A cat.'), turns('Hi.', 'Hello.')]
-    images = [dict(bytes=picture(1), path='a.png'), None]
+    images = [dict(bytes=encoded_image(1), path='a.png'), None]
     rows = dict(id=['a', 'b'], image=images, conversations=said, data_source=['x', 'y'])
     pyarrow.parquet.write_table(pyarrow.table(rows), folder / 'train-00000-of-00250.parquet')
     return Written(instructions.read, folder / 'train-00000-of-00250.parquet')

@@ -37,16 +37,16 @@ def split(made):
 def test_a_set_gives_one_drawing_of_each_thing(tmp_path):
     documents, dropped = split(icons.read(a_set(tmp_path), 'some.json', None, THINGS))
     assert sorted(documents) == ['some/bell', 'some/fire-truck-filled']
-    assert dropped == dict(variant=2, name_of_no_thing=2, picture_damaged=1)
+    assert dropped == dict(variant=2, name_of_no_thing=2, image_damaged=1)
     bell = documents['some/bell']
     meta = json.loads(bell.meta)
     assert bell.texts[1] in ('Bell.', 'Bell: what a bell is.') and list(bell.weights) == [0.0, 1.0]
     assert (meta['style'], meta['artist'], meta['licence'], meta['concept']) == ('some', 'Ann', 'MIT', 'bell')
-    picture = PIL.Image.open(io.BytesIO(bell.images[0])).convert('RGB')
-    assert picture.size == (SIZE, SIZE)
+    image = PIL.Image.open(io.BytesIO(bell.images[0])).convert('RGB')
+    assert image.size == (SIZE, SIZE)
     # The square is in the middle, on white.
-    assert np.allclose(picture.getpixel((SIZE // 2, SIZE // 2)), (255, 0, 0), atol=16)
-    assert np.allclose(picture.getpixel((2, 2)), 255, atol=4)
+    assert np.allclose(image.getpixel((SIZE // 2, SIZE // 2)), (255, 0, 0), atol=16)
+    assert np.allclose(image.getpixel((2, 2)), 255, atol=4)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_a_drawing_reads_no_other_file(tmp_path):
 def test_sizes_have_units_and_a_small_drawing_is_cut_out():
     square = '<rect x="20" y="20" width="80" height="80" fill="red"/>'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="210mm" height="297mm">{square}</svg>'
-    picture = np.asarray(PIL.Image.open(io.BytesIO(draw(svg, on_page=True))).convert('RGB'))
-    red = (picture[..., 1] < 128).mean()
-    assert 0.8 < red < 0.95 and (picture[0] > 200).all()
+    image = np.asarray(PIL.Image.open(io.BytesIO(draw(svg, on_page=True))).convert('RGB'))
+    red = (image[..., 1] < 128).mean()
+    assert 0.8 < red < 0.95 and (image[0] > 200).all()
 
 
 def a_file(
@@ -124,8 +124,8 @@ def test_what_clip_art_shows(tmp_path, said, concept, text):
         (dict(title='truck', licence='http://creativecommons.org/licenses/GPL/2.0/'), 'a/one.svg', 'licence'),
         (dict(title='naked truck'), 'a/one.svg', 'nude'),
         (dict(title='truck'), 'svg/shapes/one.svg', 'folder_of_no_things'),
-        (dict(title='truck', body='<g'), 'a/one.svg', 'picture_damaged'),
-        (dict(title='truck', body=''), 'a/one.svg', 'picture_damaged'),
+        (dict(title='truck', body='<g'), 'a/one.svg', 'image_damaged'),
+        (dict(title='truck', body=''), 'a/one.svg', 'image_damaged'),
     ],
 )
 def test_clip_art_that_is_left_out(tmp_path, said, name, rule):

@@ -5,7 +5,7 @@ import pytest
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.folder import Pictures, make_index
+from flamingo_jax.building.readers.folder import ImageFolder, make_index
 from flamingo_jax.building.texts import MARKS
 from tests.building.readers.published import SETS
 from tests.mutations import NUMBERS, damaged
@@ -17,15 +17,15 @@ def test_damaged_files(name, number, tmp_path):
     rng = np.random.default_rng(0)
     written = SETS[name](tmp_path)
     index, whole = str(tmp_path / 'index'), written.path.read_bytes()
-    if written.pictures:
-        make_index(str(written.pictures), index)
-    pictures = Pictures(str(written.pictures), index) if written.pictures else Pictures()
+    if written.images:
+        make_index(str(written.images), index)
+    images = ImageFolder(str(written.images), index) if written.images else ImageFolder()
     kept = dropped = 0
     for i in range(number):
         data = damaged(whole, rng)
         written.path.write_bytes(data)
         try:
-            made = list(written.read(str(written.path), 'file', pictures))
+            made = list(written.read(str(written.path), 'file', images))
         except BaseException:
             (tmp_path / f'failed-{i}').write_bytes(data)
             raise

@@ -1,4 +1,4 @@
-"""Battle for Wesnoth's portraits and stories in their languages, and generated pictures with their prompts."""
+"""Battle for Wesnoth's portraits and stories in their languages, and generated images with their prompts."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.readers import comfyui, wesnoth
-from flamingo_jax.building.readers.folder import Pictures
+from flamingo_jax.building.readers.folder import ImageFolder
 
 SPEARMAN = """#textdomain units
 # [unit_type]
@@ -74,7 +74,7 @@ def catalogue(texts):
     return head + b''.join(tables) + strings
 
 
-def picture(colour):
+def encoded_image(colour):
     made = io.BytesIO()
     PIL.Image.new('RGB', (8, 8), colour).save(made, 'WEBP')
     return made.getvalue()
@@ -86,7 +86,7 @@ def game(tmp_path):
     for name in ('portraits/spearman.webp', 'portraits/spearman+female.webp', 'story/war.webp'):
         path = tmp_path / 'data/images' / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture('red' if 'female' in name else 'blue'))
+        path.write_bytes(encoded_image('red' if 'female' in name else 'blue'))
     broken = {'': 'Content-Type: text/plain; charset=UTF-8\nPlural-Forms: nplurals=INTEGER; plural=EXPRESSION;\n'}
     for language, texts in (('de', GERMAN), ('xx', broken), ('sr@latin', GERMAN)):
         path = tmp_path / 'locale' / language / 'LC_MESSAGES/units.mo'
@@ -99,7 +99,7 @@ def read(game, text):
     path = game / 'data/units/one.cfg'
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
-    made = list(wesnoth.read(str(path), 'one.cfg', Pictures(), f'{game}/locale', lambda name: f'split of {name}'))
+    made = list(wesnoth.read(str(path), 'one.cfg', ImageFolder(), f'{game}/locale', lambda name: f'split of {name}'))
     documents = {one.id: one for one in made if isinstance(one, Document)}
     return documents, [one for one in made if not isinstance(one, Document)]
 
@@ -116,12 +116,12 @@ def test_a_portrait_has_its_description_in_each_language(game):
     man, woman = (json.loads(documents[f'one.cfg#Spearman{form}:de'].meta) for form in ('', '+female'))
     assert (man['language'], man['race']) == ('de', 'human')
     assert man['split'] == woman['split'] == 'split of portraits/spearman'
-    assert documents['one.cfg#Spearman:en'].images[0] == picture('blue')
-    assert documents['one.cfg#Spearman+female:en'].images[0] == picture('red')
-    assert [(one.rule, one.where) for one in dropped] == [('picture_missing', 'one.cfg#Ship')]
+    assert documents['one.cfg#Spearman:en'].images[0] == encoded_image('blue')
+    assert documents['one.cfg#Spearman+female:en'].images[0] == encoded_image('red')
+    assert [(one.rule, one.where) for one in dropped] == [('image_missing', 'one.cfg#Ship')]
 
 
-def test_a_story_has_its_pictures_before_their_texts(game):
+def test_a_story_has_its_images_before_their_texts(game):
     documents, _ = read(game, STORY)
     # Its last text has no translation, so there is no story in German.
     [story] = documents.values()
@@ -168,7 +168,7 @@ def test_a_prompt_is_the_one_text_that_a_workflow_has(tmp_path):
             frames[0].save(tmp_path / f'{name}-1.webp', **rest)
     index = tmp_path / 'index.json'
     index.write_text(json.dumps([dict(templates=[one for one, _ in workflows.values()])]))
-    made = list(comfyui.read(str(index), 'index.json', Pictures(str(tmp_path))))
+    made = list(comfyui.read(str(index), 'index.json', ImageFolder(str(tmp_path))))
     documents = {one.id: one for one in made if isinstance(one, Document)}
     assert {id: list(one.texts) for id, one in documents.items()} == dict.fromkeys(
         ('fox', 'within', 'moves'), ['', A_FOX]
@@ -178,4 +178,4 @@ def test_a_prompt_is_the_one_text_that_a_workflow_has(tmp_path):
         generated=True, models=['Flux'], licence='MIT', source='ComfyUI workflow templates'
     )
     rules = [(one.where, one.rule) for one in made if not isinstance(one, Document)]
-    assert rules == [('two', 'not_one_prompt'), ('lost', 'picture_missing'), ('lost', 'document_without_picture')]
+    assert rules == [('two', 'not_one_prompt'), ('lost', 'image_missing'), ('lost', 'document_without_image')]

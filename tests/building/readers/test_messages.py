@@ -9,10 +9,10 @@ import pytest
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.readers import instructions
-from flamingo_jax.building.readers.folder import Pictures
-from tests.building.readers.published import picture
+from flamingo_jax.building.readers.folder import ImageFolder
+from tests.building.readers.published import encoded_image
 
-FIRST, SECOND = picture(1), picture(2)
+FIRST, SECOND = encoded_image(1), encoded_image(2)
 # FineVision has ratings beside these two; The Cauldron has them alone.
 ROWS = [
     dict(
@@ -32,7 +32,7 @@ ROWS = [
 
 
 def read(path, folder=None):
-    made = list(instructions.read(str(path), path.name, Pictures(str(folder) if folder else None)))
+    made = list(instructions.read(str(path), path.name, ImageFolder(str(folder) if folder else None)))
     return [one for one in made if isinstance(one, Document)], [one for one in made if not isinstance(one, Document)]
 
 
@@ -52,7 +52,7 @@ def test_the_cauldron_and_finevision(tmp_path, form):
     assert parts(document) == [
         FIRST, SECOND, ' Question: What is it? Answer:', ' A cat.', ' Question: And here? Answer:', ' A dog.',
     ]  # fmt: skip
-    assert [one.rule for one in dropped] == ['picture_unreadable', 'document_without_picture']
+    assert [one.rule for one in dropped] == ['image_unreadable', 'document_without_image']
 
 
 def test_a_damaged_file_of_arrow_gives_its_beginning(tmp_path):
@@ -65,7 +65,7 @@ def test_a_damaged_file_of_arrow_gives_its_beginning(tmp_path):
     assert len(documents) in (1, 2) and [one.rule for one in dropped] == ['arrow_damaged']
 
 
-def test_messages_show_pictures_where_their_parts_are(tmp_path):
+def test_messages_show_images_where_their_parts_are(tmp_path):
     (tmp_path / 'a.png').write_bytes(FIRST)
     inside = 'data:image/png;base64,' + base64.b64encode(SECOND).decode()
     show = [

@@ -20,22 +20,22 @@ from flamingo_jax.building.document import Document
 from flamingo_jax.building.readers import coco_captions, containers, llava
 from flamingo_jax.building.readers.containers import Row, extension, json_items, json_lines, opened
 from flamingo_jax.building.readers.draft import Draft
-from flamingo_jax.building.readers.folder import Pictures, make_index
-from flamingo_jax.building.readers.pictures import picture_rule
-from flamingo_jax.inputs.films import to_film
+from flamingo_jax.building.readers.folder import ImageFolder, make_index
+from flamingo_jax.building.readers.media_files import image_rule
 from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN
+from flamingo_jax.inputs.videos import to_video
 from tests.building.readers import published
-from tests.building.readers.published import SETS, clip, picture
+from tests.building.readers.published import SETS, clip, encoded_image
 
 
 def read(written, work):
     """(documents, dropped by rule)."""
     index = None
-    if written.pictures is not None:
+    if written.images is not None:
         index = str(work / 'index')
-        make_index(str(written.pictures), index)
-    pictures = Pictures(str(written.pictures) if written.pictures else None, index)
-    made = list(written.read(str(written.path), written.path.name, pictures))
+        make_index(str(written.images), index)
+    images = ImageFolder(str(written.images) if written.images else None, index)
+    made = list(written.read(str(written.path), written.path.name, images))
     documents = [one for one in made if isinstance(one, Document)]
     dropped = collections.Counter(one.rule for one in made if not isinstance(one, Document))
     assert len({one.id for one in documents}) == len(documents)
@@ -43,13 +43,13 @@ def read(written, work):
 
 
 def spelled(document):
-    """A document as one string: <number> is a picture, [number] a film, (a text) is not learnt."""
+    """A document as one string: <number> is an image, [number] a video, (a text) is not learnt."""
     parts = []
     for text, image, weight in zip(document.texts, document.images, document.weights, strict=True):
         if image:
-            red, green, blue = to_film(image, 8, 12, 'squash', 0.0)[0, 6, 4].tolist()
-            is_film = abs(red - blue) < 5
-            parts.append(f'[{round(red / 10)}]' if is_film else f'<{round(red / 20)}>')
+            red, green, blue = to_video(image, 8, 12, 'squash', 0.0)[0, 6, 4].tolist()
+            is_video = abs(red - blue) < 5
+            parts.append(f'[{round(red / 10)}]' if is_video else f'<{round(red / 20)}>')
         else:
             parts.append(text if weight else f'({text})')
     return '|'.join(parts)
@@ -63,26 +63,26 @@ def test_letters_with_their_accents_are_one_character():
 
 
 @pytest.mark.parametrize('ending', ['jpg', 'png', 'webp'])
-def test_a_picture_in_a_tar_has_the_url_beside_it(tmp_path, ending):
+def test_an_image_in_a_tar_has_the_url_beside_it(tmp_path, ending):
     """Before it or after it, by their endings."""
-    urls = {f'https://a.b/{number}?x': picture(number) for number in range(3)}
+    urls = {f'https://a.b/{number}?x': encoded_image(number) for number in range(3)}
     folder = published.stored_by_img2dataset(tmp_path / 'got', urls, ending)
     make_index(str(folder), str(tmp_path / 'index'))
-    found = Pictures(str(folder), str(tmp_path / 'index'))
+    found = ImageFolder(str(folder), str(tmp_path / 'index'))
     assert {url: found.read(url) for url in urls} == urls
-    assert found.read(f'000000001.{ending}') == picture(1) and found.read('https://a.b/3?x') is None
+    assert found.read(f'000000001.{ending}') == encoded_image(1) and found.read('https://a.b/3?x') is None
 
 
-def test_pictures_of_one_name_in_two_folders_of_a_tar_have_their_own_urls(tmp_path):
+def test_images_of_one_name_in_two_folders_of_a_tar_have_their_own_urls(tmp_path):
     members = {}
     for folder, number in (('a', 1), ('b', 2)):
         about = json.dumps(dict(url=f'http://{folder}/')).encode()
-        members |= {f'{folder}/1.jpg': picture(number), f'{folder}/1.json': about}
+        members |= {f'{folder}/1.jpg': encoded_image(number), f'{folder}/1.json': about}
     (tmp_path / 'got').mkdir()
     published.tar(tmp_path / 'got/0.tar', members)
     make_index(str(tmp_path / 'got'), str(tmp_path / 'index'))
-    found = Pictures(str(tmp_path / 'got'), str(tmp_path / 'index'))
-    assert [found.read(f'http://{folder}/') for folder in 'ab'] == [picture(1), picture(2)]
+    found = ImageFolder(str(tmp_path / 'got'), str(tmp_path / 'index'))
+    assert [found.read(f'http://{folder}/') for folder in 'ab'] == [encoded_image(1), encoded_image(2)]
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def of(tmp_path):
 
 
 def test_obelics(of):
-    """A lost picture leaves the text where it is; another article is another document; a tag's name is no tag."""
+    """A lost image leaves the text where it is; another article is another document; a tag's name is no tag."""
     documents, dropped = of('obelics')
     assert [spelled(one) for one in documents] == [
         '<1>|Two cats.\n\nA dog.|\n\nNo bird.|<2>',
@@ -104,9 +104,9 @@ def test_obelics(of):
     ]
     assert documents[0].url == 'https://a.b/0' and documents[1].id.endswith('#1.1')
     assert dropped == dict(
-        picture_missing=2,
-        picture_is_html=1,
-        document_without_picture=2,
+        image_missing=2,
+        image_is_html=1,
+        document_without_image=2,
         document_malformed=1,
         mark_in_text=1,
     )
@@ -121,19 +121,17 @@ def test_omnicorpus(of):
 def test_mint1t(of):
     documents, dropped = of('mint1t')
     assert [spelled(one) for one in documents] == ['<1>|Figure.|<2>', '<1>|Figure.|<2>']
-    assert dropped == dict(picture_missing=1)
+    assert dropped == dict(image_missing=1)
 
 
 def test_mmc4(of):
-    """Whole, a page keeps its own assignment. Without picture a, sentence 0 is free for b."""
+    """Whole, a page keeps its own assignment. Without image a, sentence 0 is free for b."""
     documents, dropped = of('mmc4')
     assert [spelled(one) for one in documents] == [
         '<0>|Lock it. Press < image> it.|<1>|Then go.',
         '<1>|Lock it. Press < image> it. Then go.',
     ]
-    assert dropped == dict(
-        picture_similarity=2, picture_missing=1, json_damaged=1, document_malformed=1, mark_in_text=2
-    )
+    assert dropped == dict(image_similarity=2, image_missing=1, json_damaged=1, document_malformed=1, mark_in_text=2)
 
 
 def test_open_flamingo(of):
@@ -142,38 +140,38 @@ def test_open_flamingo(of):
         '<1>|Lock it. Press < image> it. Then go.',
         'Look:|<1>|A cat.|<2>|A dog.',
     ]
-    assert dropped == dict(picture_missing=1, picture_similarity=1, mark_in_text=1)
+    assert dropped == dict(image_missing=1, image_similarity=1, mark_in_text=1)
 
 
 def test_pairs(of):
     documents, dropped = of('pairs')
     assert [spelled(one) for one in documents] == ['<0>|A cat < |endofchunk|> sits.', '<1>|A dog.']
     assert documents[0].url == 'http://x.y/0'
-    assert dropped == dict(picture_not_downloaded=1, document_without_text=1, mark_in_text=1)
+    assert dropped == dict(image_not_downloaded=1, document_without_text=1, mark_in_text=1)
 
 
 def test_cc3m_and_cc12m(of):
     documents, dropped = of('cc3m')
     assert [spelled(one) for one in documents] == ['<0>|a cat', '<1>|a dog']
-    assert dropped == dict(picture_missing=1, document_without_picture=1, document_malformed=1)
+    assert dropped == dict(image_missing=1, document_without_image=1, document_malformed=1)
 
 
 def test_laion(of):
     documents, dropped = of('laion')
     assert [spelled(one) for one in documents] == ['<0>|a cat']
-    assert dropped == dict(picture_missing=1, document_without_picture=1, document_without_text=1)
+    assert dropped == dict(image_missing=1, document_without_image=1, document_without_text=1)
 
 
 def test_coco(of):
     documents, dropped = of('coco')
     assert [spelled(one) for one in documents] == ['<9>|A cat.', '<9>|One cat.']
-    assert dropped == dict(picture_missing=1, document_without_picture=1, document_malformed=1)
+    assert dropped == dict(image_missing=1, document_without_image=1, document_malformed=1)
 
 
-def test_a_caption_of_coco_is_given_before_the_next_picture_is_read(tmp_path):
-    """The pictures of the whole set would not fit into memory."""
+def test_a_caption_of_coco_is_given_before_the_next_image_is_read(tmp_path):
+    """The images of the whole set would not fit into memory."""
     written = SETS['coco'](tmp_path)
-    made = coco_captions.read(str(written.path), written.path.name, Pictures(str(tmp_path / 'train2014')))
+    made = coco_captions.read(str(written.path), written.path.name, ImageFolder(str(tmp_path / 'train2014')))
     assert spelled(next(made)) == '<9>|A cat.'
     (tmp_path / 'train2014/COCO_train2014_000000000009.jpg').unlink()
     assert not [one for one in made if isinstance(one, Document)]
@@ -182,20 +180,20 @@ def test_a_caption_of_coco_is_given_before_the_next_picture_is_read(tmp_path):
 @pytest.mark.parametrize('value', [[], {}, dict(images=[]), dict(images=[], annotations={})])
 def test_a_file_without_the_lists_of_coco_is_dropped(tmp_path, value):
     (tmp_path / 'captions.json').write_text(json.dumps(value))
-    [one] = coco_captions.read(str(tmp_path / 'captions.json'), 'captions.json', Pictures())
+    [one] = coco_captions.read(str(tmp_path / 'captions.json'), 'captions.json', ImageFolder())
     assert (one.rule, one.what) == ('json_damaged', 'file')
 
 
-def test_films(of):
-    documents, dropped = of('films')
+def test_videos(of):
+    documents, dropped = of('videos')
     assert [spelled(one) for one in documents] == ['[1]|It gets bright.']
-    assert dropped == dict(film_unreadable=1, document_without_picture=1)
+    assert dropped == dict(video_unreadable=1, document_without_image=1)
 
 
 def test_webvid(of):
     documents, dropped = of('webvid')
     assert [spelled(one) for one in documents] == ['[1]|Bright, "very" bright.\nReally.']
-    assert dropped == dict(film_missing=1, document_without_picture=1)
+    assert dropped == dict(video_missing=1, document_without_image=1)
 
 
 def test_sharegpt4video(of):
@@ -206,7 +204,7 @@ def test_sharegpt4video(of):
 
 
 def test_llava(of):
-    """The tag of a human's turn is a picture, wherever it stands; the same text in an answer is none."""
+    """The tag of a human's turn is an image, wherever it stands; the same text in an answer is none."""
     documents, dropped = of('llava')
     assert [spelled(one) for one in documents] == [
         '<1>|( Question: What is it? Answer:)| A cat.|( Question: Sure? Answer:)| Yes, < image>.',
@@ -214,18 +212,18 @@ def test_llava(of):
         '( Question: Two and two? Answer:)| Four.',
         '<7>|( Question: The title? Answer:)| Cats.',
     ]
-    assert dropped == dict(picture_missing=2, document_without_picture=2, document_malformed=1, mark_in_text=1)
+    assert dropped == dict(image_missing=2, document_without_image=2, document_malformed=1, mark_in_text=1)
 
 
 def conversation(tmp_path, images, *said, chat=False):
-    """A conversation about pictures 1 to `images`, spelled."""
+    """A conversation about images 1 to `images`, spelled."""
     for number in range(1, images + 1):
-        (tmp_path / f'{number}.png').write_bytes(picture(number))
+        (tmp_path / f'{number}.png').write_bytes(encoded_image(number))
     roles = ('system', 'human', 'gpt') if said[0].endswith('Hindi.') else ('human', 'gpt')
     roles = (*roles, *('human', 'gpt') * len(said))
     turns = [{'from': role, 'value': text} for role, text in zip(roles, said, strict=False)]
     value = dict(image=[f'{number}.png' for number in range(1, images + 1)], conversations=turns)
-    document, *_ = llava.document(Row('here', value), Pictures(str(tmp_path)), chat)
+    document, *_ = llava.document(Row('here', value), ImageFolder(str(tmp_path)), chat)
     return spelled(document)
 
 
@@ -255,10 +253,10 @@ def conversation(tmp_path, images, *said, chat=False):
         ),
     ],
 )
-def test_each_picture_of_a_conversation_stands_where_its_tag_is(tmp_path, images, said, expected):
-    """Since a text sees the picture before it. In the usual form, the picture comes first."""
+def test_each_image_of_a_conversation_stands_where_its_tag_is(tmp_path, images, said, expected):
+    """Since a text sees the image before it. In the usual form, the image comes first."""
     if expected is None:
-        with pytest.raises(ValueError, match='3 tags for 2 pictures'):
+        with pytest.raises(ValueError, match='3 tags for 2 images'):
             conversation(tmp_path, images, *said)
         return
     assert conversation(tmp_path, images, *said) == expected
@@ -304,7 +302,7 @@ def test_llava_next(of):
 
 
 def test_mimic_it(of):
-    """Related instructions come first, without those whose picture or answer is lost; frames are a film."""
+    """Related instructions come first, without those whose image or answer is lost; frames are a video."""
     documents, dropped = of('mimic_it')
     asked = '( Question: Who? Answer:)| A dog.'
     assert [spelled(one) for one in documents[:2]] == [
@@ -312,13 +310,13 @@ def test_mimic_it(of):
         f'<2>|{asked}',
     ]
     assert len(documents) == 3 and documents[2].texts == ['', ' Question: Then? Answer:', ' Blue.']
-    reds = to_film(documents[2].images[0], 3, 12, 'squash')[:, 6, 4, 0]
+    reds = to_video(documents[2].images[0], 3, 12, 'squash')[:, 6, 4, 0]
     assert np.abs(reds.astype(int) - [20, 40, 20]).max() < 8  # WebP is lossy.
     assert dropped == dict(
-        picture_missing=2,
+        image_missing=2,
         related_instruction_missing=1,
         related_instruction_malformed=1,
-        document_without_picture=1,
+        document_without_image=1,
         document_malformed=1,
     )
 
@@ -329,16 +327,16 @@ def test_m3it(of):
         '<1>|( Question: Look. What is it? Answer:)| A cat.',
         '<2>|( Question: Describe. Answer:)| A dog.',
     ]
-    assert dropped == dict(picture_empty=1, document_without_picture=1)
+    assert dropped == dict(image_empty=1, document_without_image=1)
 
 
 DAMAGED = dict(obelics='parquet', omnicorpus='parquet', laion='parquet', mmc4='zip', llava='json', mimic_it='json')
 DAMAGED |= dict(coco='json', sharegpt4video='json', m3it='json') | dict.fromkeys(
-    ('mint1t', 'open_flamingo', 'pairs', 'films'), 'tar'
+    ('mint1t', 'open_flamingo', 'pairs', 'videos'), 'tar'
 )
 
 
-@pytest.mark.parametrize('name', ['cc3m', 'coco', 'films', 'llava', 'm3it', 'mimic_it', 'mmc4_lines', 'webvid'])
+@pytest.mark.parametrize('name', ['cc3m', 'coco', 'videos', 'llava', 'm3it', 'mimic_it', 'mmc4_lines', 'webvid'])
 def test_a_file_may_be_compressed(name, tmp_path):
     """Cut short, it gives what is whole."""
     (tmp_path / 'set').mkdir()
@@ -418,58 +416,58 @@ def test_a_long_list_is_read_in_pieces(tmp_path):
     assert [row.value for row in json_items(str(tmp_path / 'list.json'), 'list')] == items
 
 
-def test_pictures_are_checked():
-    assert picture_rule(picture(1)) == ''
-    assert picture_rule(b'') == 'picture_empty'
-    assert picture_rule(b' \n<HTML>') == 'picture_is_html'
-    assert picture_rule(picture(1)[:-40]) == 'picture_damaged' and picture_rule(b'GIF89a') == 'picture_unreadable'
-    bomb = bytearray(picture(1))
+def test_images_are_checked():
+    assert image_rule(encoded_image(1)) == ''
+    assert image_rule(b'') == 'image_empty'
+    assert image_rule(b' \n<HTML>') == 'image_is_html'
+    assert image_rule(encoded_image(1)[:-40]) == 'image_damaged' and image_rule(b'GIF89a') == 'image_unreadable'
+    bomb = bytearray(encoded_image(1))
     bomb[16:24] = (60_000).to_bytes(4, 'big') * 2
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, 'big')
-    assert picture_rule(bytes(bomb)) == 'picture_max_pixels'
+    assert image_rule(bytes(bomb)) == 'image_max_pixels'
     long = io.BytesIO()
     PIL.Image.new('1', (20_001, 1)).save(long, 'PNG')
-    assert picture_rule(long.getvalue()) == 'picture_max_side'
+    assert image_rule(long.getvalue()) == 'image_max_side'
 
 
 @pytest.mark.parametrize('name', ['x.png', 'a.b/x.png', 'y.png'])
-def test_no_picture_is_dropped_for_a_disk_that_fails(tmp_path, monkeypatch, name):
+def test_no_image_is_dropped_for_a_disk_that_fails(tmp_path, monkeypatch, name):
     """By its path, its base name, and in a tar. The first byte of a process is no memory."""
     monkeypatch.setattr(files, 'WAITS', ())
     folder, index = tmp_path / 'got', str(tmp_path / 'index')
     (folder / 'a.b').mkdir(parents=True)
-    (folder / 'a.b/x.png').write_bytes(picture(1))
-    published.tar(folder / '0.tar', {'y.png': picture(2)})
+    (folder / 'a.b/x.png').write_bytes(encoded_image(1))
+    published.tar(folder / '0.tar', {'y.png': encoded_image(2)})
     make_index(str(folder), index)
-    assert Pictures(str(folder), index).read(name) == picture(2 if name == 'y.png' else 1)
+    assert ImageFolder(str(folder), index).read(name) == encoded_image(2 if name == 'y.png' else 1)
     for file in (folder / 'a.b/x.png', folder / '0.tar'):
         file.unlink()
         file.symlink_to('/proc/self/mem')
     with pytest.raises(OSError, match='Errno 5'):
-        Pictures(str(folder), index).read(name)
+        ImageFolder(str(folder), index).read(name)
     folder.rename(tmp_path / 'away')
-    for one in (Pictures(str(folder), index), Pictures(str(folder))):
+    for one in (ImageFolder(str(folder), index), ImageFolder(str(folder))):
         with pytest.raises(FileNotFoundError):
             one.read(name)
 
 
-def test_pictures_are_found_by_path_name_and_url(tmp_path):
+def test_images_are_found_by_path_name_and_url(tmp_path):
     (tmp_path / 'a/b').mkdir(parents=True)
-    (tmp_path / 'a/b/x.png').write_bytes(picture(1))
+    (tmp_path / 'a/b/x.png').write_bytes(encoded_image(1))
     (tmp_path / 'a/b/x.json').write_text(json.dumps(dict(url='http://c.d/é.png')))
-    (tmp_path / 'secret.png').write_bytes(picture(2))
-    published.stored_by_img2dataset(tmp_path / 'a/tars', {'http://c.d/1': picture(3), 'http://c.d/2': clip(4)})
+    (tmp_path / 'secret.png').write_bytes(encoded_image(2))
+    published.stored_by_img2dataset(tmp_path / 'a/tars', {'http://c.d/1': encoded_image(3), 'http://c.d/2': clip(4)})
     assert make_index(str(tmp_path / 'a'), str(tmp_path / 'index')) == 3
-    pictures = Pictures(str(tmp_path / 'a'), str(tmp_path / 'index'))
-    assert pictures.read('b/x.png') == pictures.read('x.png') == pictures.read('http://c.d/é.png') == picture(1)
-    assert pictures.read('http://c.d/1') == picture(3) and len(pictures.read('http://c.d/2')) == len(clip(4))
+    images = ImageFolder(str(tmp_path / 'a'), str(tmp_path / 'index'))
+    assert images.read('b/x.png') == images.read('x.png') == images.read('http://c.d/é.png') == encoded_image(1)
+    assert images.read('http://c.d/1') == encoded_image(3) and len(images.read('http://c.d/2')) == len(clip(4))
     (tmp_path / 'a/e.f/g').mkdir(parents=True)
-    (tmp_path / 'a/e.f/g/h i.png').write_bytes(picture(5))
-    (tmp_path / 'a' / hashlib.sha256(b'https://e.f/j?k=1').hexdigest()).write_bytes(picture(6))
-    assert pictures.read('https://e.f/g/h%20i.png') == picture(5)
-    assert pictures.read('https://e.f/j?k=1') == picture(6) and pictures.read('https://e.f/j') is None
+    (tmp_path / 'a/e.f/g/h i.png').write_bytes(encoded_image(5))
+    (tmp_path / 'a' / hashlib.sha256(b'https://e.f/j?k=1').hexdigest()).write_bytes(encoded_image(6))
+    assert images.read('https://e.f/g/h%20i.png') == encoded_image(5)
+    assert images.read('https://e.f/j?k=1') == encoded_image(6) and images.read('https://e.f/j') is None
     for name in ('http://[/x', 'http://../secret.png', 'http://e.f/../../secret.png'):
-        assert pictures.read(name) is None
+        assert images.read(name) is None
     for name in ('../secret.png', str(tmp_path / 'secret.png'), 'b', '', 'x\0y', 'http://c.d/3', None, 7):
-        assert pictures.read(name) is None
-    assert Pictures().read('x.png') is None
+        assert images.read(name) is None
+    assert ImageFolder().read('x.png') is None

@@ -38,7 +38,7 @@ def test_cider():
 
 
 def test_cider_depends_on_the_set():
-    """The weights of words come from the references that are passed; one picture alone scores 0."""
+    """The weights of words come from the references that are passed; one image alone scores 0."""
     predictions, references = {'a': 'a dog runs', 'b': 'a cat'}, {'a': ['a dog runs'], 'b': ['two cats']}
     assert metrics.score('cider', predictions, references)[1]['a'] > 1
     assert metrics.score('cider', {'a': 'a dog runs'}, {'a': ['a dog runs']}) == (0.0, {'a': 0.0})
@@ -105,13 +105,13 @@ def test_mwap():
 
 
 def test_the_score_of_a_clip_is_its_influence():
-    """Without the clips of a film, mWAP changes as their scores say, to first order in their weight."""
+    """Without the clips of a video, mWAP changes as their scores say, to first order in their weight."""
     predictions, references = metric_cases.clips(300, 1)
-    references = {id: row | dict(video=f'film {int(id) // 4}') for id, row in references.items()}
+    references = {id: row | dict(video=f'video {int(id) // 4}') for id, row in references.items()}
     value, each = metrics.score('mwap', predictions, references)
     changes, expected = [], []
-    for film in dict.fromkeys(row['video'] for row in references.values()):
-        kept = {id: row for id, row in references.items() if row['video'] != film}
+    for video in dict.fromkeys(row['video'] for row in references.values()):
+        kept = {id: row for id, row in references.items() if row['video'] != video}
         without, _ = metrics.score('mwap', {id: predictions[id] for id in kept}, kept)
         changes.append(value - without)
         expected.append(sum(each[id] - value for id in each if id not in kept) / len(each))

@@ -86,8 +86,8 @@ def test_mwap():
         if not groups['positive']:
             continue
         ids = [id for some in groups.values() for id in some]
-        films = [[references[id]['video'] for id in some] for some in groups.values()]
-        weights = [1 / some.count(film) for some in films for film in some]
+        videos = [[references[id]['video'] for id in some] for some in groups.values()]
+        weights = [1 / some.count(video) for some in videos for video in some]
         labels = [id in groups['positive'] for id in ids]
         scores = [predictions[id][action] for id in ids]
         found.append(sklearn.average_precision_score(labels, scores, sample_weight=weights))

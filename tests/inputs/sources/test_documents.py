@@ -1,4 +1,4 @@
-"""Stored documents: films, what is left to chance, and features in place of pixels."""
+"""Stored documents: videos, what is left to chance, and features in place of pixels."""
 
 import dataclasses
 import io
@@ -15,10 +15,10 @@ import pytest
 from flamingo_jax import features, files
 from flamingo_jax.files import whole
 from flamingo_jax.inputs import augment
-from flamingo_jax.inputs.images import PictureFormat, to_frames
+from flamingo_jax.inputs.images import ImageFormat, to_frames
 from flamingo_jax.inputs.pipeline import rows
 from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chat, encode
-from flamingo_jax.inputs.sources.documents import Documents, holds_picture
+from flamingo_jax.inputs.sources.documents import Documents, holds_image
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.training import config as training
 from tests.tiny_run import SAMPLE, make_trunk
@@ -34,13 +34,13 @@ def save(path, value, half=None):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A picture that is darker on its right, a clip of four frames, and one that cannot be read."""
+    """An image that is darker on its right, a clip of four frames, and one that cannot be read."""
     save(tmp_path / 'a.png', 200, 100)
     for i in range(4):
         save(tmp_path / f'{i}.png', 40 * i)
     frames = [PIL.Image.open(tmp_path / f'{i}.png') for i in range(4)]
     frames[0].save(tmp_path / 'b.webp', save_all=True, append_images=frames[1:], duration=250, lossless=True)
-    (tmp_path / 'bad.png').write_bytes(b'no picture')
+    (tmp_path / 'bad.png').write_bytes(b'no image')
     return tmp_path
 
 
@@ -49,29 +49,31 @@ def write(folder, *lines):
     return str(folder / 'own.jsonl')
 
 
-PICTURES = PictureFormat(8)
+IMAGES = ImageFormat(8)
 CHATS = Tokenizer.read(pathlib.Path(__file__).parents[3] / 'experiments/smollm_bridge', 'token')  # SmolLM2's.
 
 
-def drawn(tokenizer, pictures=PICTURES, number=40, length=40, **fields):
-    every = rows(Documents(length=length, batch_size=1, **fields), tokenizer, pictures, 0)
+def drawn(tokenizer, image_format=IMAGES, number=40, length=40, **fields):
+    every = rows(Documents(length=length, batch_size=1, **fields), tokenizer, image_format, 0)
     return [every[i] for i in range(number)]
 
 
-def test_a_picture_set_has_no_documents(tokenizer):
+def test_an_image_set_has_no_documents(tokenizer):
     with pytest.raises(ValueError, match=r'sample has no documents: its records hold .*such as FewShot'):
         drawn(tokenizer, path=SAMPLE)
 
 
-def test_films_are_films(folder, tokenizer):
+def test_videos_are_videos(folder, tokenizer):
     """Encoded, as frames, and a still in which nothing moves."""
-    path = write(folder, [{'film': 'b.webp'}, ' dax', {'film': ['0.png', '3.png']}, ' wug', {'image': '2.png'}, ' zup'])
+    path = write(
+        folder, [{'video': 'b.webp'}, ' dax', {'video': ['0.png', '3.png']}, ' wug', {'image': '2.png'}, ' zup']
+    )
     (row,) = drawn(tokenizer, path=path, images=3, frames=4, number=1)
     assert row.images.shape == (3, 4, 8, 8, 3)
     assert row.images[:, :, 4, 4, 0].tolist() == [[0, 40, 80, 120], [0, 0, 120, 120], [80] * 4]
 
 
-def test_pictures_are_mirrored_and_recoloured_by_chance(folder, tokenizer):
+def test_images_are_mirrored_and_recoloured_by_chance(folder, tokenizer):
     path = write(folder, [{'image': 'a.png'}, ' dax'])
     plain = drawn(tokenizer, path=path, images=1, number=4)
     assert {int(row.images[0, 0, 4, 1, 0]) for row in plain} == {200}
@@ -84,7 +86,7 @@ def test_pictures_are_mirrored_and_recoloured_by_chance(folder, tokenizer):
         np.testing.assert_array_equal(a.images, b.images)  # Chance is a function of seed and position.
 
 
-def test_a_picture_is_recoloured_by_brightness_contrast_and_saturation():
+def test_an_image_is_recoloured_by_brightness_contrast_and_saturation():
     red = np.zeros((1, 2, 2, 3), np.uint8)
     red[..., 0] = 100
     np.testing.assert_array_equal(augment.recolour(red, (2.0, 1.0, 1.0)), 2 * red)
@@ -102,21 +104,21 @@ def test_half_of_paired_texts_begin_with_a_space(folder, tokenizer):
 
 
 @pytest.mark.parametrize('kind', ['align', 'ltip', 'vtp'])
-def test_each_word_of_a_long_caption_sees_its_picture(folder, tokenizer, kind):
+def test_each_word_of_a_long_caption_sees_its_image(folder, tokenizer, kind):
     """In the paper's recipe, of a caption that does not fit, packed or not."""
     path = write(folder, [{'image': 'a.png'}, ' dax wug zup bim' * 40])
     source = training.source_of(training.paper('3b').datasets[kind])
     source = dataclasses.replace(source, path=path, split='train', batch_size=1, workers=0)
-    every = rows(source, tokenizer, PICTURES, 0)
+    every = rows(source, tokenizer, IMAGES, 0)
     for row in (every[i] for i in range(8)):
         (targets,) = np.nonzero(row.weights)
         assert len(targets) and row.phi[targets].all()
 
 
-def test_a_set_without_a_readable_picture_is_refused(folder, tokenizer):
+def test_a_set_without_a_readable_image_is_refused(folder, tokenizer):
     """Its rows would be empty, and the loss 0."""
-    path = write(folder, [{'image': 'bad.png'}, ' dax'], [{'film': 'bad.png'}, ' wug'])
-    with pytest.raises(ValueError, match=f'None of the . pictures of {path} .* can be read.*\n?.*bad.png'):
+    path = write(folder, [{'image': 'bad.png'}, ' dax'], [{'video': 'bad.png'}, ' wug'])
+    with pytest.raises(ValueError, match=f'None of the . images of {path} .* can be read.*\n?.*bad.png'):
         drawn(tokenizer, path=path, images=1)
     assert drawn(tokenizer, path=path, images=0, number=1)[0].weights.any()  # Its texts can be learned alone.
     path = write(folder, *[['Three weeks old.']] * 9, [{'image': 'bad.png'}, ' dax'])
@@ -134,10 +136,10 @@ def test_a_set_whose_questions_fill_the_rows_is_refused(folder, tokenizer):
     assert drawn(tokenizer, path=path, images=1, from_start=True, number=1)
 
 
-def test_films_of_one_frame_are_told_of_frames(folder, tokenizer):
+def test_videos_of_one_frame_are_told_of_frames(folder, tokenizer):
     (folder / 'clip.mp4').write_bytes(b'\0\0\0\x18ftypmp42' + bytes(40))
-    path = write(folder, [{'film': 'clip.mp4'}, ' dax'])
-    with pytest.raises(ValueError, match='If they are films, set `frames` of the data set'):
+    path = write(folder, [{'video': 'clip.mp4'}, ' dax'])
+    with pytest.raises(ValueError, match='If they are videos, set `frames` of the data set'):
         drawn(tokenizer, path=path, images=1)
 
 
@@ -145,12 +147,12 @@ def test_each_answer_of_a_dialogue_ends(folder, tokenizer):
     """Else a model that learned from dialogues would go on with a question of its own."""
     asked = [dict(text=f' Question: {what}? Answer:', weight=0) for what in ('dax', 'zup')]
     path = write(folder, [{'image': 'a.png'}, asked[0], ' wug', '.', asked[1], ' bim'])
-    row = rows(Documents(path=path, length=100, images=1, batch_size=1), tokenizer, PICTURES, 0)[0]
+    row = rows(Documents(path=path, length=100, images=1, batch_size=1), tokenizer, IMAGES, 0)[0]
     text = '<image> Question: dax? Answer: wug.<EOC> Question: zup? Answer: bim<EOC>'
     assert tokenizer.decode(row.tokens[: row.used]) == text
     learnt = row.tokens[row.weights > 0]
     assert (learnt == tokenizer.eoc).sum() == 2 and tokenizer.decode(learnt).replace('<EOC>', '') == ' wug. bim'
-    assert row.phi[: row.used].tolist()[-20:] == [1] * 20  # The second question is about the picture, too.
+    assert row.phi[: row.used].tolist()[-20:] == [1] * 20  # The second question is about the image, too.
 
 
 def test_a_chat_is_learnt_as_it_is_asked(folder):
@@ -181,19 +183,19 @@ def test_a_language_model_that_does_not_chat_is_refused(folder, tokenizer):
         drawn(tokenizer, path=path, images=0, chat=True)
 
 
-def test_all_questions_about_a_picture_go_with_it(folder, tokenizer):
-    """Else those after the first would be answered from nothing, or about the picture before."""
+def test_all_questions_about_an_image_go_with_it(folder, tokenizer):
+    """Else those after the first would be answered from nothing, or about the image before."""
     asked = [dict(text=f' Question: {what}? Answer:', weight=0) for what in ('dax', 'zup')]
     two = [asked[0], ' wug', asked[1], ' bim']
     path = write(folder, [{'image': 'a.png'}, ' mi', {'image': 'bad.png'}, *two, {'image': '3.png'}, ' lo'])
-    row = rows(Documents(path=path, length=100, images=3, batch_size=1), tokenizer, PICTURES, 0)[0]
+    row = rows(Documents(path=path, length=100, images=3, batch_size=1), tokenizer, IMAGES, 0)[0]
     assert tokenizer.decode(row.tokens[: row.used]) == '<image> mi<EOC><image> lo<EOC>' and row.unreadable == 1
 
 
-@pytest.mark.parametrize('kind', ['stills', 'films'])
+@pytest.mark.parametrize('kind', ['stills', 'videos'])
 def test_features_are_read_in_place_of_pixels(folder, tokenizer, tmp_path_factory, kind):
-    """Each picture has its own, by document and place; one that cannot be read is left out, as its pixels would be."""
-    frames = 4 if kind == 'films' else 1
+    """Each image has its own, by document and place; one that cannot be read is left out, as its pixels would be."""
+    frames = 4 if kind == 'videos' else 1
     path = write(
         folder,
         [{'image': 'a.png'}, ' dax', {'image': 'bad.png'}, ' zup', {'image': '3.png'}, ' wug'],
@@ -202,10 +204,10 @@ def test_features_are_read_in_place_of_pixels(folder, tokenizer, tmp_path_factor
     work = tmp_path_factory.mktemp('features')
     trunk = make_trunk(work / 'trunk')
     features.compute(path, trunk, str(work), ['train'], frames=frames)
-    pictures = PictureFormat.of(trunk.config, trunk.checksums['vision'])
+    image_format = ImageFormat.of(trunk.config, trunk.checksums['vision'])
     common = dict(path=path, images=3, frames=frames, number=4)
-    of_pixels = drawn(tokenizer, pictures, **common)
-    of_features = drawn(tokenizer, pictures, features=str(work), **common)
+    of_pixels = drawn(tokenizer, image_format, **common)
+    of_features = drawn(tokenizer, image_format, features=str(work), **common)
     model, params = features.Flamingo(trunk.config), {'vision': trunk.params('vision')}
     for a, b in zip(of_pixels, of_features, strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)
@@ -216,12 +218,12 @@ def test_features_are_read_in_place_of_pixels(folder, tokenizer, tmp_path_factor
     assert {int(row.unreadable) for row in of_features} == {0, 1}
     (folder / 'own.jsonl').write_text(json.dumps([{'image': 'a.png'}, ' dax']))
     with pytest.raises(ValueError, match='of another data set'):
-        drawn(tokenizer, pictures, features=str(work), **common)
+        drawn(tokenizer, image_format, features=str(work), **common)
 
 
 def test_features_of_other_frames_are_computed_anew(folder, tmp_path_factory):
     """Of a .jsonl file under the one name that training asks for, unless another is given."""
-    path, work = write(folder, [{'film': 'b.webp'}, ' dax']), tmp_path_factory.mktemp('features')
+    path, work = write(folder, [{'video': 'b.webp'}, ' dax']), tmp_path_factory.mktemp('features')
     trunk = make_trunk(work / 'trunk')
     (work / 'out').mkdir()
     (work / 'out/train.json').write_text('{"data": "')  # Cut short, so that it counts as absent.
@@ -237,12 +239,12 @@ def test_a_record_of_a_builder_may_hold_frames():
     file = io.BytesIO()
     PIL.Image.new('RGB', (4, 4)).save(file, 'PNG')
     data = file.getvalue()
-    assert holds_picture(data) and holds_picture([data]) and holds_picture(np.array([data], object))
-    assert not holds_picture(b'') and not holds_picture([]) and not holds_picture(np.array([], object))
+    assert holds_image(data) and holds_image([data]) and holds_image(np.array([data], object))
+    assert not holds_image(b'') and not holds_image([]) and not holds_image(np.array([], object))
 
 
 def test_features_that_were_stopped_go_on(folder, monkeypatch):
-    """From what was noted, to the same bytes; not if the pictures are others."""
+    """From what was noted, to the same bytes; not if the images are others."""
     monkeypatch.setattr(features, 'BATCH', 4)
     monkeypatch.setattr(features, 'NOTED', 2)
     path = write(folder, *[[{'image': f'{i % 4}.png'}, f' dax {i}'] for i in range(18)])
@@ -270,7 +272,7 @@ def test_features_that_were_stopped_go_on(folder, monkeypatch):
         features.compute(path, trunk, str(out))
     lines = [[{'image': f'{i % 2}.png'}, ' dax'] for i in range(18)]
     path, until[0], before = write(folder, *lines), len(read) + 3, len(read) + 3
-    with pytest.raises(KeyboardInterrupt):  # Other pictures, and stopped before anything is noted: the note is gone.
+    with pytest.raises(KeyboardInterrupt):  # Other images, and stopped before anything is noted: the note is gone.
         features.compute(path, trunk, str(out))
     path, until[0] = write(folder, *[[{'image': f'{i % 3}.png'}, f' dax {i}'] for i in range(18)]), 200
     features.compute(path, trunk, str(out))
@@ -310,9 +312,9 @@ def test_a_disk_that_fails_ends_features_and_damages_none(folder, tmp_path_facto
     trunk = make_trunk(work / 'trunk')
     features.compute(path, trunk, str(work / 'whole'))
     whole = np.load(work / 'whole/train.npy')
-    assert np.isnan(whole[1]).all() and np.isfinite(whole[[0, 2]]).all()  # A damaged picture has none.
+    assert np.isnan(whole[1]).all() and np.isfinite(whole[[0, 2]]).all()  # A damaged image has none.
 
-    good, picture = (folder / '3.png').rename(folder / 'good'), folder / '3.png'
+    good, image = (folder / '3.png').rename(folder / 'good'), folder / '3.png'
     opened = features.open_records
     for stays in (True, False):
         # The first byte of a process is no memory, and reading it is EIO. Only the sizes of files are looked at before.
@@ -320,21 +322,21 @@ def test_a_disk_that_fails_ends_features_and_damages_none(folder, tmp_path_facto
 
         def break_disk(*where):
             records = opened(*where)
-            picture.unlink()
-            picture.symlink_to('/proc/self/mem')
+            image.unlink()
+            image.symlink_to('/proc/self/mem')
             return records
 
         def repair(_):
-            picture.unlink(missing_ok=True)
-            shutil.copy(good, picture)
+            image.unlink(missing_ok=True)
+            shutil.copy(good, image)
 
-        shutil.copy(good, picture)
+        shutil.copy(good, image)
         monkeypatch.setattr(features, 'open_records', break_disk)
         if stays:
             with pytest.raises(OSError, match=r'Errno 5.*3\.png'):
                 features.compute(path, trunk, str(work / 'out'))
             assert not (work / 'out/train.json').exists() and not (work / 'out/train.npy').exists()
-            picture.unlink()
+            image.unlink()
         else:
             monkeypatch.setattr(files, 'time', types.SimpleNamespace(sleep=repair))
             features.compute(path, trunk, str(work / 'out'))

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inputs.images import PictureFormat
+from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.pipeline import rows
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.sources.json_lines import JsonLines
@@ -21,31 +21,31 @@ LINES = [
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures, of which one is damaged, and two documents with an empty line between them."""
+    """Three images, of which one is damaged, and two documents with an empty line between them."""
     (tmp_path / 'pets').mkdir()
     for name, value in (('pets/a.png', 200), ('pets/b.jpg', 90)):
         PIL.Image.fromarray(np.full((20, 20, 3), value, np.uint8)).save(tmp_path / name)
-    (tmp_path / 'damaged.png').write_bytes(b'no picture')
+    (tmp_path / 'damaged.png').write_bytes(b'no image')
     (tmp_path / 'own.jsonl').write_text('\n\n'.join(map(json.dumps, LINES)))
     return tmp_path
 
 
-def test_records_name_their_pictures(folder):
+def test_records_name_their_images(folder):
     records = pickle.loads(pickle.dumps(JsonLines(folder / 'own.jsonl')))  # As a worker gets them.
     assert len(records) == 2
-    pictures = [folder / 'pets/a.png', folder / 'pets/b.jpg']
+    images = [folder / 'pets/a.png', folder / 'pets/b.jpg']
     assert records[0] == dict(
         texts=[b'a title', b'', b' dax', b'', b' wug'],
-        images=[b'', pictures[0], b'', pictures[1], b''],
+        images=[b'', images[0], b'', images[1], b''],
         weights=[1.0, 1.0, 1.0, 1.0, 0.5],
     )
     assert records[1]['texts'] == [b'', b'Question:', ' zup\u00e9'.encode()]
     assert records[1]['weights'] == [1.0, 0, 1.0]
 
 
-def test_documents_become_sequences_and_damaged_pictures_are_counted(folder, tokenizer):
+def test_documents_become_sequences_and_damaged_images_are_counted(folder, tokenizer):
     config = Documents(path=str(folder / 'own.jsonl'), length=60, images=2, batch_size=2)
-    every = rows(config, tokenizer, PictureFormat(8), 0)
+    every = rows(config, tokenizer, ImageFormat(8), 0)
     both = {int(row.unreadable): row for row in (every[0], every[1])}
     whole, damaged = both[0], both[1]
     text = tokenizer.decode(whole.tokens[: whole.used])
@@ -58,12 +58,12 @@ def test_documents_become_sequences_and_damaged_pictures_are_counted(folder, tok
 @pytest.mark.parametrize('written, stored', [('NFC', 'NFD'), ('NFD', 'NFC')])
 def test_a_name_with_accents_is_found_in_either_form(folder, written, stored):
     """Of a Mac, where the accent is a character of its own, and of other systems."""
-    picture = folder / unicodedata.normalize(stored, 'mèo.png')
-    PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture)
+    image = folder / unicodedata.normalize(stored, 'mèo.png')
+    PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(image)
     name = unicodedata.normalize(written, 'mèo.png')
-    (folder / 'cat.jsonl').write_text(json.dumps([{'image': name}, ' con mèo', {'film': [name]}, ' con mèo']))
+    (folder / 'cat.jsonl').write_text(json.dumps([{'image': name}, ' con mèo', {'video': [name]}, ' con mèo']))
     [record] = JsonLines(folder / 'cat.jsonl')
-    assert record['images'] == [picture, b'', [picture], b'']
+    assert record['images'] == [image, b'', [image], b'']
 
 
 def refused(folder, line, error=ValueError):
@@ -87,7 +87,7 @@ def refused(folder, line, error=ValueError):
         (['', {'text': 'a', 'weight': 0}], 'nothing to learn'),
         (['a', 3], 'part 2 is a number'),
         (['a', ['b']], 'part 2 is a list'),
-        ([{'picture': 'pets/a.png'}], "part 1 has the keys ['picture']"),
+        ([{'photo': 'pets/a.png'}], "part 1 has the keys ['photo']"),
         ([{'image': 'pets/a.png', 'weight': 1}], "has the keys ['image', 'weight']"),
         ([{'image': 'pets/a.png', 'text': 'a'}], "has the keys ['image', 'text']"),
         ([{'text': 7}], 'its "text" is a number'),
@@ -98,11 +98,11 @@ def refused(folder, line, error=ValueError):
         ([{'text': 'a', 'weight': True}], 'its "weight" is True'),
         (['<image> a'], 'Replace it by a part {"image": ...}'),
         (b'["\\ud800"]', 'is not valid UTF-8'),
-        (['a', {'image': 3}], 'its picture is a number'),
-        (['a', {'image': ''}], 'its picture is empty'),
-        (['a', {'film': []}], 'its picture is a list'),
-        (['a', {'image': ['pets/a.png']}], 'its picture is a list'),
-        (['a', {'film': ['pets/a.png', 3]}], 'its picture is a number'),
+        (['a', {'image': 3}], 'its image is a number'),
+        (['a', {'image': ''}], 'its image is empty'),
+        (['a', {'video': []}], 'its image is a list'),
+        (['a', {'image': ['pets/a.png']}], 'its image is a list'),
+        (['a', {'video': ['pets/a.png', 3]}], 'its image is a number'),
         (['a', {'image': '../own.jsonl'}], 'is outside'),
         (['a', {'image': '/etc/hostname'}], 'is outside'),
     ],
@@ -113,7 +113,7 @@ def test_a_line_that_is_no_document_is_named(folder, line, says):
 
 def test_what_is_missing_is_named(folder):
     message = refused(folder, ['a', {'image': 'pets/c.png'}], FileNotFoundError)
-    assert "part 2: the picture 'pets/c.png' is not in" in message
+    assert "part 2: the image 'pets/c.png' is not in" in message
     (folder / 'empty.jsonl').write_text('\n\n')
     with pytest.raises(ValueError, match='empty.jsonl has no documents. A line is'):
         JsonLines(folder / 'empty.jsonl')

@@ -44,7 +44,7 @@ def by_hand(model, params, features, tokens):
     return jax.jit(read)(params, y)
 
 
-def test_the_tokens_of_a_tag_are_the_media_tokens_of_its_picture(prefixed, prefix_params, features, tokens):
+def test_the_tokens_of_a_tag_are_the_media_tokens_of_its_image(prefixed, prefix_params, features, tokens):
     """The bare language model, given the embeddings by hand, says the same."""
     features, tokens = jnp.asarray(features[:1]), jnp.asarray(tokens[:1])
     found = logits(prefixed, prefix_params, features, tokens)
@@ -54,8 +54,8 @@ def test_the_tokens_of_a_tag_are_the_media_tokens_of_its_picture(prefixed, prefi
     assert (np.abs(found - before)[0, 2:].max(axis=-1) > 1e-3).all()
 
 
-def test_a_packed_document_has_the_prefix_of_its_own_pictures(prefixed, prefix_params, features, tokens):
-    """Two documents in one row, the second of which begins with the row's second picture."""
+def test_a_packed_document_has_the_prefix_of_its_own_images(prefixed, prefix_params, features, tokens):
+    """Two documents in one row, the second of which begins with the row's second image."""
     features, tokens = jnp.asarray(features), jnp.asarray(tokens)
     document = jnp.array([[1] * 8 + [2] * 8])
     phi = jnp.array([[0, 0] + [1] * 7 + [2] * 7])

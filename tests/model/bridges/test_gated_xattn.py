@@ -84,7 +84,7 @@ def test_an_image_matters_only_where_phi_names_it(params, y, media, image):
 
 
 @pytest.mark.parametrize('only_last', [True, False])
-def test_a_feed_forward_may_act_only_where_a_picture_may_be_seen(params, y, media, only_last):
+def test_a_feed_forward_may_act_only_where_an_image_may_be_seen(params, y, media, only_last):
     """Whatever the gates: bit for bit unchanged where none may, the paper's block elsewhere."""
     block = BLOCK.config.as_kind('selective_xattn', ffw_where_seen=True).module(LM, 16)
     mask = media_mask(PHI, 2, 3, only_last)

@@ -118,7 +118,7 @@ def simpler(kind, features, frames=8):
 def test_an_mlp_reads_each_place_by_itself(features):
     mlp, params = simpler('mlp', features)
     media = mlp(features)
-    assert media.shape == (2, 2, 5, 12) and mlp(features[:, :, :1]).shape == (2, 2, 5, 12)  # The same for a picture.
+    assert media.shape == (2, 2, 5, 12) and mlp(features[:, :, :1]).shape == (2, 2, 5, 12)  # The same for an image.
     assert 'latents' not in params
     changed = features.copy()
     changed[0, 1, 3, 2] *= -1  # One place of one frame.

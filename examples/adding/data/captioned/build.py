@@ -1,6 +1,6 @@
 """Lines of JSON, {"file": ..., "caption": ...}, with the images in a folder.
 
-python -m data.captioned.build --source='SET/*.jsonl' --pictures=SET/images --out=DATA
+python -m data.captioned.build --source='SET/*.jsonl' --images=SET/images --out=DATA
 """
 
 from data import published
@@ -13,12 +13,12 @@ from flamingo_jax.building.readers.containers import documents, json_lines, open
 from flamingo_jax.building.readers.draft import Draft
 
 
-def read(path, name, pictures):
+def read(path, name, images):
     """A document for each line; what is missing or damaged is dropped, and counted in the ledger."""
 
     def make(row):
         draft = Draft(row.where)
-        draft.picture(pictures.read(row.value['file']), row.value['file'])
+        draft.image(images.read(row.value['file']), row.value['file'])
         draft.text(row.value['caption'])
         yield from draft.finish()
 

@@ -1,4 +1,4 @@
-"""Checks that a picture or film can be read, before training."""
+"""Checks that an image or video can be read, before training."""
 
 import base64
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 from flamingo_jax.building.look import LookError, look_at
 from flamingo_jax.building.rules import PageRules
 from flamingo_jax.errors import MissingPackageError
-from flamingo_jax.inputs.films import to_film
-from flamingo_jax.inputs.images import PictureError
+from flamingo_jax.inputs.images import ImageError
+from flamingo_jax.inputs.videos import to_video
 
-LARGEST_FILM = 2**28  # Bytes.
-PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff')
-FILMS = ('.mp4', '.webm', '.mkv', '.avi', '.mov', '.m4v', '.mpg', '.mpeg')
-# Published sets are filtered already. What is left to ask is whether a picture can be read, in reasonable memory.
+LARGEST_VIDEO = 2**28  # Bytes.
+IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff')
+VIDEOS = ('.mp4', '.webm', '.mkv', '.avi', '.mov', '.m4v', '.mpg', '.mpeg')
+# Published sets are filtered already. What is left to ask is whether an image can be read, in reasonable memory.
 READABLE = PageRules(
-    picture_formats=('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'),
-    picture_min_side=1,
-    picture_aspect=0.0,
-    picture_one_colour=0.0,
-    picture_max_bytes=0,
+    image_formats=('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'),
+    image_min_side=1,
+    image_aspect=0.0,
+    image_one_colour=0.0,
+    image_max_bytes=0,
 )
 
 
-def picture_rule(data: bytes) -> str:
-    """The rule that drops an encoded picture; '' keeps it. It is decoded, at reduced scale where the format can."""
+def image_rule(data: bytes) -> str:
+    """The rule that drops an encoded image; '' keeps it. It is decoded, at reduced scale where the format can."""
     try:
         look_at(data, READABLE)
     except LookError as error:
@@ -31,20 +31,20 @@ def picture_rule(data: bytes) -> str:
     return ''
 
 
-def film_rule(data: bytes) -> str:
+def video_rule(data: bytes) -> str:
     """The rule that drops an encoded clip; '' keeps it. Decodes its last seconds, as training would.
 
     Raises:
       ImportError: it is a video file, and PyAV is not installed.
     """
     if not data:
-        return 'film_empty'
-    if len(data) > LARGEST_FILM:
-        return 'film_too_large'
+        return 'video_empty'
+    if len(data) > LARGEST_VIDEO:
+        return 'video_too_large'
     try:
-        to_film(data, 2, 16, 'squash', start=1.0)
-    except PictureError:
-        return 'film_unreadable'
+        to_video(data, 2, 16, 'squash', start=1.0)
+    except ImageError:
+        return 'video_unreadable'
     return ''
 
 
@@ -58,7 +58,7 @@ def require_av() -> None:
         import av
     except ImportError as error:
         raise MissingPackageError(
-            f"Video files are read with PyAV: pip install 'flamingo_jax[films]' ({error})."
+            f"Video files are read with PyAV: pip install 'flamingo_jax[videos]' ({error})."
         ) from error
     av.logging.set_level(av.logging.PANIC)  # What FFmpeg says of damaged files.
 

@@ -1,16 +1,16 @@
-"""The published bridge on SmolLM2 learns the names of one's own pictures, and still learns new words from its prompt.
+"""The published bridge on SmolLM2 learns the names of one's own images, and still learns new words from its prompt.
 
-    python -m data.own_pictures.build --folder=FOLDER --out=DATA
-    python -m flamingo_jax.features --data=DATA/own_pictures/full/1.0.0 --vision=experiments/smollm_bridge \
+    python -m data.own_images.build --folder=FOLDER --out=DATA
+    python -m flamingo_jax.features --data=DATA/own_images/full/1.0.0 --vision=experiments/smollm_bridge \
         --out=runs/own_features --splits=train --views=4
-    python -m flamingo_jax.train --config=experiments/smollm_own_pictures.py --workdir=runs/own_pictures \
-        --config.lm=LMS/smollm2 --config.datasets.own.path=DATA/own_pictures/full/1.0.0
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_pictures.py --checkpoint=runs/own_pictures \
-        --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0 --config.tasks.names.prompt=' name:'
+    python -m flamingo_jax.train --config=experiments/smollm_own_images.py --workdir=runs/own_images \
+        --config.lm=LMS/smollm2 --config.datasets.own.path=DATA/own_images/full/1.0.0
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_images.py --checkpoint=runs/own_images \
+        --workdir=DIR --config.data=DATA/own_images/full/1.0.0 --config.tasks.names.prompt=' name:'
 
 The last command with `--checkpoint=experiments/smollm_bridge --lm=LMS/smollm2` asks the model as it was before.
-docs/experiments.md has an example with its figures. Half of the pictures are shown mirrored: if left and right tell
-your things apart, train with `--config.datasets.own.flip=False`. own_pictures.py does the same with the small model,
+docs/experiments.md has an example with its figures. Half of the images are shown mirrored: if left and right tell
+your things apart, train with `--config.datasets.own.flip=False`. own_images.py does the same with the small model,
 which needs no download.
 """
 
@@ -22,7 +22,7 @@ from flamingo_jax.training import config as training
 
 
 def get_config() -> ConfigDict:
-    """Names of the pictures, and the games of before on the embedded sample's drawings, so that it forgets nothing."""
+    """Names of the images, and the games of before on the embedded sample's drawings, so that it forgets nothing."""
     c = smollm_pictures.base()
     smollm_pictures.go_on_from(c)
     # The window holds a question and a name of about 25 tokens.

@@ -1,21 +1,21 @@
-"""The published model learns the names of one's own pictures, and still learns new words from its prompt.
+"""The published model learns the names of one's own images, and still learns new words from its prompt.
 
-    python -m data.own_pictures.build --folder=FOLDER --out=DATA
-    python -m flamingo_jax.features --data=DATA/own_pictures/full/1.0.0 --vision=experiments/picture_dictionary \
+    python -m data.own_images.build --folder=FOLDER --out=DATA
+    python -m flamingo_jax.features --data=DATA/own_images/full/1.0.0 --vision=experiments/picture_dictionary \
         --out=runs/own_features --splits=train --views=4
-    python -m flamingo_jax.train --config=experiments/own_pictures.py --workdir=runs/own_pictures \
-        --config.datasets.own.path=DATA/own_pictures/full/1.0.0
-    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_pictures.py --checkpoint=runs/own_pictures \
-        --workdir=DIR --config.data=DATA/own_pictures/full/1.0.0
+    python -m flamingo_jax.train --config=experiments/own_images.py --workdir=runs/own_images \
+        --config.datasets.own.path=DATA/own_images/full/1.0.0
+    python -m flamingo_jax.evaluate --config=experiments/evaluate/own_images.py --checkpoint=runs/own_images \
+        --workdir=DIR --config.data=DATA/own_images/full/1.0.0
 
 Then ask it, or open it on a page:
 
-    python -m flamingo_jax.generate --checkpoint=runs/own_pictures --image=PICTURE.jpg
-    python -m flamingo_jax.demo --checkpoint=runs/own_pictures
+    python -m flamingo_jax.generate --checkpoint=runs/own_images --image=IMAGE.jpg
+    python -m flamingo_jax.demo --checkpoint=runs/own_images
 
 The evaluation with `--checkpoint=experiments/picture_dictionary` asks the model as it was before. It needs at least
-four pictures to learn from; with fewer: `--config.tasks.names.shots=0,2`. Training needs at least two things;
-docs/experiments.md has an example with its figures. Half of the pictures are shown mirrored: if left and right tell
+four images to learn from; with fewer: `--config.tasks.names.shots=0,2`. Training needs at least two things;
+docs/experiments.md has an example with its figures. Half of the images are shown mirrored: if left and right tell
 your things apart, train with `--config.datasets.own.flip=False`.
 """
 
@@ -29,7 +29,7 @@ from flamingo_jax.training import config as training
 
 
 def get_config() -> ConfigDict:
-    """Names of the pictures, and of the sample's drawings and their new words, so that it forgets nothing."""
+    """Names of the images, and of the sample's drawings and their new words, so that it forgets nothing."""
     c = training.base()
     c.start = 'experiments/picture_dictionary'
     c.steps, c.checkpoint_every = 300, 100
