@@ -25,10 +25,10 @@ import functools
 import jax
 import numpy as np
 
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.run_format import open_run
 from flamingo_jax.evaluation import rices
 from flamingo_jax.files import as_path
-from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import open_run
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.model.config import FlamingoConfig

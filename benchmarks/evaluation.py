@@ -121,7 +121,7 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
     """Seconds of the same queries by `measure`, and the answers."""
     from experiments.evaluate import vqav2
     from flamingo_jax import memory
-    from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
+    from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
     from flamingo_jax.evaluation.pools import Pools
     from flamingo_jax.evaluation.setting import measure
     from flamingo_jax.evaluation.task import make as make_task

@@ -243,8 +243,8 @@ def _wait(until: Callable[[], bool]) -> bool:
 
 def _whole(run: Run) -> int:
     """The step of the newest finished checkpoint; 0 if there is none."""
+    from flamingo_jax.checkpoints.run_format import steps
     from flamingo_jax.files import as_path
-    from flamingo_jax.inference.run import steps
 
     return max(steps(as_path(run.place or run.workdir) / 'checkpoints'), default=0)
 
@@ -345,7 +345,7 @@ def _same(run: Run, whole: Run) -> list[str]:
     import jax
     import numpy as np
 
-    from flamingo_jax.inference.run import read_latest
+    from flamingo_jax.checkpoints.run_format import read_latest
 
     (_, got, step), (_, expected, last) = read_latest(run.place or run.workdir), read_latest(whole.workdir)
     if step != last:

@@ -188,7 +188,7 @@ def same(run: Run, whole: Run) -> list[str]:
     import jax
     import numpy as np
 
-    from flamingo_jax.inference.run import read_latest
+    from flamingo_jax.checkpoints.run_format import read_latest
     from tests.tiny_run import losses
 
     (_, a, step), (_, b, _) = read_latest(run.workdir), read_latest(whole.workdir)

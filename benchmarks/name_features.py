@@ -18,10 +18,10 @@ import numpy as np
 
 from experiments.picture_words import STYLES
 from flamingo_jax import load
-from flamingo_jax.few_shot.nearest import centroids
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.sources.features import format_of
 from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.tasks.nearest import centroids
 
 ASKED = ('fluent-3d', 'openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 'tux-photo')
 BATCH = 64

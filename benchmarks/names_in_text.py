@@ -14,9 +14,9 @@ import numpy as np
 
 import flamingo_jax
 from experiments.picture_dictionary import LANGUAGES
-from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.tasks.nonce import nonces
 
 SHOTS, BATCH, NEW = 4, 16, 24
 

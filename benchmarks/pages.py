@@ -15,7 +15,7 @@ import PIL.Image
 
 from benchmarks.decoding import rates
 from flamingo_jax.building import duplicates, warc
-from flamingo_jax.building.look import LookError, look_at
+from flamingo_jax.building.image_checks import LookError, look_at
 from flamingo_jax.building.page import PageError, read_page
 from flamingo_jax.building.pages import read_texts
 from flamingo_jax.building.rules import DEFAULT

@@ -42,7 +42,8 @@ import numpy as np  # noqa: E402
 
 import flamingo_jax  # noqa: E402
 from flamingo_jax import memory  # noqa: E402
-from flamingo_jax.inference import bundle, search  # noqa: E402
+from flamingo_jax.checkpoints import bundle  # noqa: E402
+from flamingo_jax.inference import search  # noqa: E402
 from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inference.sampling import Sampling  # noqa: E402
 from flamingo_jax.model.quantised import Quantisation  # noqa: E402

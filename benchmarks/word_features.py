@@ -19,12 +19,12 @@ import numpy as np
 from benchmarks.name_features import BATCH, in_batches, latents
 from experiments.picture_words import STYLES
 from flamingo_jax import load
-from flamingo_jax.few_shot.nearest import nearest_centroid
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.sources.features import format_of
 from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.model import states as blocks
 from flamingo_jax.model.language_model import as_read
+from flamingo_jax.tasks.nearest import nearest_centroid
 
 ASKED, PROMPT, WAYS, SHOTS = 'fluent-3d', ':', 5, (1, 4)
 

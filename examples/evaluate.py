@@ -4,7 +4,7 @@
 
 Two tasks of the repository's own sample: the English name of a drawing, written freely after 0 and 4 examples, and new
 words for things that training never showed. A published benchmark is asked in the same way: `Vqav2` and others in
-flamingo_jax/evaluation/benchmarks/ take the place of `Names`, and `c.data` is the folder of its files. For those,
+flamingo_jax/evaluation/datasets/ take the place of `Names`, and `c.data` is the folder of its files. For those,
 `python -m flamingo_jax.evaluate --config=experiments/evaluate/vqav2.py` is the same as this script.
 
 Cost: some minutes on two CPU cores for 100 episodes; it was not timed. Answers are kept in the workdir, so that a
@@ -34,8 +34,8 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.words import Words
 
 ROOT = pathlib.Path(__file__).parents[1]
 

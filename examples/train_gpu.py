@@ -34,11 +34,11 @@ import pathlib
 from ml_collections import ConfigDict
 
 from flamingo_jax import features
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
-from flamingo_jax.inference import bundle
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.model.config import TINY
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
 

@@ -36,12 +36,12 @@ import jax
 from ml_collections import ConfigDict
 
 import flamingo_jax
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
 from flamingo_jax.model.config import TINY
 from flamingo_jax.parallel import processes
 from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
 

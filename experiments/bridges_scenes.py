@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 from experiments import bridges
 from flamingo_jax import commands
-from flamingo_jax.few_shot.questions import Questions
-from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.tasks.questions import Questions
+from flamingo_jax.tasks.source import FewShot, game
 from flamingo_jax.training import config as training
 
 # The bridge of experiments/bridges.py, and whether scenes have their tiles.

@@ -12,9 +12,9 @@ It takes 8 minutes of one core. Twitter's drawing of a thing is then the nearest
 from ml_collections import ConfigDict
 
 from experiments.smollm_pictures import ARTISTS
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
 from flamingo_jax.model.config import TINY, ContrastiveConfig
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
 from flamingo_jax.training import config as training
 from flamingo_jax.training.objectives.contrastive import Paired
 

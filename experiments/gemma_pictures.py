@@ -31,8 +31,8 @@ from ml_collections import ConfigDict
 from experiments import smollm_pictures
 from experiments.smollm_pictures import BY_ALL, COPIED, DRAWINGS, NAMED
 from flamingo_jax import commands
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.training import config as training
 
 

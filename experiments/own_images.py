@@ -22,9 +22,9 @@ your things apart, train with `--config.datasets.own.flip=False`.
 from ml_collections import ConfigDict
 
 from experiments import quickstart
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.training import config as training
 
 

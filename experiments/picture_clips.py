@@ -15,9 +15,9 @@ It takes 18 minutes of one core. The model then names its own clips without a fa
 from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
-from flamingo_jax.few_shot.direction import Direction
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.tasks.direction import Direction
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
 from flamingo_jax.training import config as training
 
 

@@ -18,12 +18,12 @@ from ml_collections import ConfigDict
 
 from experiments import quickstart
 from experiments.picture_words import KINDS, STYLES
-from flamingo_jax.few_shot.kinds import Kinds
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.which import Which
-from flamingo_jax.few_shot.words import Words
-from flamingo_jax.few_shot.yes_or_no import YesOrNo
+from flamingo_jax.tasks.kinds import Kinds
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.which import Which
+from flamingo_jax.tasks.words import Words
+from flamingo_jax.tasks.yes_or_no import YesOrNo
 from flamingo_jax.training import config as training
 
 LANGUAGES = tuple(

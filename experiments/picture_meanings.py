@@ -15,8 +15,8 @@ experiments/lm_names.py. One with a third of its steps is in the repository (--c
 from ml_collections import ConfigDict
 
 from experiments import picture_words
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
 from flamingo_jax.training import config as training
 from flamingo_jax.training.objectives.aligned import Aligned
 

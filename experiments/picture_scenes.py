@@ -13,8 +13,8 @@ scene, but does not know where a thing is (research/small_model.md).
 from ml_collections import ConfigDict
 
 from experiments import picture_dictionary
-from flamingo_jax.few_shot.questions import Questions
-from flamingo_jax.few_shot.source import FewShot, game
+from flamingo_jax.tasks.questions import Questions
+from flamingo_jax.tasks.source import FewShot, game
 from flamingo_jax.training import config as training
 
 

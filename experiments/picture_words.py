@@ -17,10 +17,10 @@ experiments/lm_pictures.py makes the language model. experiments/picture_diction
 from ml_collections import ConfigDict
 
 from experiments import quickstart
-from flamingo_jax.few_shot.kinds import Kinds
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.tasks.kinds import Kinds
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.training import config as training
 
 STYLES = ('noto', 'twemoji', 'openmoji-color', 'fluent-flat')  # Whose images may be passed on.

@@ -30,10 +30,10 @@ import time
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
 from flamingo_jax.model.config import TINY
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.training import config as training
 
 SAMPLE = 'data/picture_dictionary/sample'

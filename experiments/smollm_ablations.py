@@ -32,9 +32,9 @@ from experiments import smollm_pictures
 from experiments.bridges import put
 from experiments.smollm_pictures import KNOWN, NAME, NAMED, RESAMPLER
 from flamingo_jax import commands
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.training import config as training
 
 TOKENS = dict(prefix=RESAMPLER.latents, qformer=RESAMPLER.latents, llava=25)  # What an image takes of the text; else 1.

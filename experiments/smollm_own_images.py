@@ -17,7 +17,7 @@ which needs no download.
 from ml_collections import ConfigDict
 
 from experiments import quickstart, smollm_pictures
-from flamingo_jax.few_shot.source import FewShot
+from flamingo_jax.tasks.source import FewShot
 from flamingo_jax.training import config as training
 
 

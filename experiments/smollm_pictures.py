@@ -68,19 +68,19 @@ from ml_collections import ConfigDict
 from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax import commands
-from flamingo_jax.few_shot.is_it import IsIt
-from flamingo_jax.few_shot.kinds import Kinds, as_question
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.questions import Questions
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.texts import Texts
-from flamingo_jax.few_shot.which import Which
-from flamingo_jax.few_shot.which_thing import WhichThing
-from flamingo_jax.few_shot.words import Words
-from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.model.bridges.selective_xattn import SelectiveXattnConfig
 from flamingo_jax.model.config import ContrastiveConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
+from flamingo_jax.tasks.is_it import IsIt
+from flamingo_jax.tasks.kinds import Kinds, as_question
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.questions import Questions
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.texts import Texts
+from flamingo_jax.tasks.which import Which
+from flamingo_jax.tasks.which_thing import WhichThing
+from flamingo_jax.tasks.words import Words
+from flamingo_jax.tasks.yes_or_no import YesOrNo
 from flamingo_jax.training import config as training
 from flamingo_jax.training.objectives.contrastive import Paired
 from flamingo_jax.training.objectives.told import Told

@@ -20,8 +20,8 @@ from ml_collections import ConfigDict
 
 from experiments import smollm_pictures
 from experiments.smollm_pictures import ASKED, BY_ALL, DRAWINGS, GAMES
-from flamingo_jax.few_shot.source import FewShot
 from flamingo_jax.inputs.sources.documents import Documents
+from flamingo_jax.tasks.source import FewShot
 from flamingo_jax.training import config as training
 
 

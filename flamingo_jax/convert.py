@@ -96,6 +96,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.run_format import Run, open_run
 from flamingo_jax.conversion import gguf_models, hugging_face, language_model_tokenizers, language_models
 from flamingo_jax.conversion import idefics as idefics_folder
 from flamingo_jax.conversion import open_flamingo as open_flamingo_file
@@ -106,9 +108,8 @@ from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, effic
 from flamingo_jax.conversion.vit import read_clip_embedding, read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.files import as_path, download, find, in_bucket, local, refuse_existing, whole
-from flamingo_jax.inference import bundle, model_card
+from flamingo_jax.inference import model_card
 from flamingo_jax.inference.model_card import ModelCard
-from flamingo_jax.inference.run import Run, open_run
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import REMEDY
@@ -410,7 +411,7 @@ def run(
     """Writes the newest checkpoint of a run as a bundle, LoRA merged into its language model.
 
     `packaged_trunk` omits the weights of the installed EfficientNet-Lite0, `without_lm` the frozen language model (see
-    `inference/bundle.py`). `lm` is where the bundle of the frozen language model is now, if it was moved.
+    `checkpoints/bundle.py`). `lm` is where the bundle of the frozen language model is now, if it was moved.
 
     Frozen trees are written in their stored dtypes, trained ones in that of the frozen language model (bfloat16 if it
     was trained too), or in float32 if they must stay that. A kernel into which LoRA is merged is float32 if its dtype

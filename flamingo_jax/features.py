@@ -39,8 +39,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.files import Path, as_path, reserve, whole, write_whole
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import Frames, ImageError, ImageFormat, to_frames
 from flamingo_jax.inputs.sources.documents import holds_image, open_records, read_stored, splits_of

@@ -44,8 +44,8 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from flamingo_jax import memory
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.files import Path, as_path, write_whole
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.sources.documents import contents
 from flamingo_jax.inputs.sources.features import views_of

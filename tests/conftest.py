@@ -40,7 +40,6 @@ import flax.linen as nn  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from flamingo_jax.few_shot.nonce import nonces  # noqa: E402
 from flamingo_jax.inference.pretrained import Pretrained  # noqa: E402
 from flamingo_jax.inputs import tokenizer as tokenizers  # noqa: E402
 from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig  # noqa: E402
@@ -48,6 +47,7 @@ from flamingo_jax.model.config import TINY, FlamingoConfig  # noqa: E402
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig  # noqa: E402
 from flamingo_jax.model.flamingo import Flamingo  # noqa: E402
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig  # noqa: E402
+from flamingo_jax.tasks.nonce import nonces  # noqa: E402
 
 # So that all workers end together: the last file must not be a long one.
 LONGEST = (

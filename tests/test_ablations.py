@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from experiments import ablations
-from flamingo_jax.inference import bundle
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.training.assemble import assemble
 from flamingo_jax.training.config import source_of

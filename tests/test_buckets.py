@@ -15,16 +15,16 @@ import flamingo_jax
 from data.pairs.build import Pairs
 from flamingo_jax import convert, files, locks
 from flamingo_jax.building import write as building
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.run_format import newest_whole, read_latest, steps
 from flamingo_jax.errors import StorageError
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import answered
 from flamingo_jax.evaluation.answered import Answered
-from flamingo_jax.few_shot.texts import Texts
-from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import newest_whole, read_latest, steps
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.tasks.texts import Texts
 from flamingo_jax.training import tensorboard
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped

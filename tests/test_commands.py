@@ -23,10 +23,10 @@ from ml_collections import ConfigDict
 
 from experiments.evaluate import quickstart
 from flamingo_jax import commands
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.errors import MissingPackageError, UserError
 from flamingo_jax.evaluate import evaluate, measure
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.inference import bundle
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.training import config as training
 

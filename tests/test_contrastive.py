@@ -13,17 +13,17 @@ from ml_collections import ConfigDict
 
 import flamingo_jax
 from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.flickr30k import Flickr30k
+from flamingo_jax.evaluation.datasets.flickr30k import Flickr30k
 from flamingo_jax.evaluation.metrics import score
 from flamingo_jax.evaluation.retrieval import ImagesOfTexts, TextsOfImages
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, ContrastiveConfig
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
 from flamingo_jax.training.assemble import assemble
@@ -163,7 +163,7 @@ def test_it_writes_nothing(towers):
 
 def test_a_class_is_the_mean_of_its_spellings(towers):
     from flamingo_jax.evaluation.answers import Compared
-    from flamingo_jax.few_shot.episode import Episode
+    from flamingo_jax.tasks.episode import Episode
 
     model = flamingo_jax.load(towers)
     rng = np.random.default_rng(0)

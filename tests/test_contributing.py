@@ -58,7 +58,7 @@ def test_a_metric(added, monkeypatch):
 def test_an_evaluation_set_and_its_config(added, tmp_path):
     (tmp_path / 'test.json').write_text('[["a.png", 3], ["b.png", 4]]')
     task = added['experiments.evaluate.counting'].get_config().tasks.counting
-    asked = added['flamingo_jax.evaluation.benchmarks.counting'].Counting()
+    asked = added['flamingo_jax.evaluation.datasets.counting'].Counting()
     items = list(asked.read(tmp_path, 'test'))
     assert task.asks is type(asked) and task.query_split == 'test' and task.shots == (0, 4)
     assert [(item.id, item.file.name, item.answer) for item in items] == [

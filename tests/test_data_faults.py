@@ -18,9 +18,9 @@ import pytest
 from absl import flags
 
 from flamingo_jax import features, files
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.run_format import read_latest, steps
 from flamingo_jax.errors import DivergedError
-from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import read_latest, steps
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.train import train

@@ -15,12 +15,12 @@ from ml_collections import ConfigDict
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.answered import FILE, FOLDER
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.parallel import rules
 from flamingo_jax.parallel.mesh import make_mesh
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.words import Words
 from tests.tiny_run import SAMPLE, free_port
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -13,9 +13,9 @@ import pytest
 import flamingo_jax
 from experiments import finetune_idefics, finetune_open_flamingo
 from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.run_format import read_latest
 from flamingo_jax.conversion.readers import read_torch_checkpoint
-from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import read_latest
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.train import train

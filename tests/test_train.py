@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 import flamingo_jax
 from flamingo_jax import convert
-from flamingo_jax.inference import bundle
-from flamingo_jax.inference.run import digests, read_latest
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.run_format import digests, read_latest
 from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.planning import flops, programs

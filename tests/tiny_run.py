@@ -23,17 +23,17 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from flamingo_jax import features
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.files import as_path
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.training import config as training
 from flamingo_jax.training.objectives.objective import LOSSES
 from flamingo_jax.training.progress import Progress

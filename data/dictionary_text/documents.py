@@ -28,8 +28,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from data.dictionary_text.lexicon import Concept, Lexicon
-from flamingo_jax.few_shot.kinds import exclude, with_article
-from flamingo_jax.few_shot.nonce import nonces
+from flamingo_jax.tasks.kinds import exclude, with_article
+from flamingo_jax.tasks.nonce import nonces
 
 Segment = tuple[str, float]
 Document = list[Segment]

@@ -58,11 +58,11 @@ from data import building
 from data.dictionary_text.lexicon import first_senses, read_synsets, wordnet_of
 from data.picture_dictionary import stamps
 from data.picture_dictionary.picture_dictionary_dataset_builder import image_features, names_of
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_classifier, efficientnet_lite0_file
 from flamingo_jax.features import description
 from flamingo_jax.files import as_path, whole, write_whole
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.image_set import ImageSet

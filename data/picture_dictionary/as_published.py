@@ -30,9 +30,9 @@ import PIL.Image
 from tqdm import tqdm
 
 from data.picture_dictionary.picture_dictionary_dataset_builder import names_of
-from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.tasks.kinds import with_article
 
 SIDE, RATE, SECONDS = 96, 4, 4  # Pixels, frames a second, and seconds of a video.
 WAYS = {'right': (0, 1), 'left': (0, -1), 'down': (1, 0), 'up': (-1, 0)}

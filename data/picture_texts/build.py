@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from data.dictionary_text.lexicon import Sense, first_senses, wordnet_of
 from data.picture_dictionary.picture_dictionary_dataset_builder import names_of
-from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.files import write_whole
 from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.tasks.kinds import with_article
 
 # (Words that can replace the image, what follows). {a} is the name with its article, {name} without.
 BEGINNINGS = (
@@ -81,7 +81,7 @@ def texts(name: str, senses: dict[str, Sense]) -> Iterator[dict[str, str]]:
 
 
 def write(path: str, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes a file of texts, as `flamingo_jax/few_shot/texts.py` reads it."""
+    """Writes a file of texts, as `flamingo_jax/tasks/texts.py` reads it."""
     out = pathlib.Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, ''.join(json.dumps(line) + '\n' for line in lines).encode())

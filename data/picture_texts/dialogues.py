@@ -34,8 +34,8 @@ from tqdm import tqdm
 
 from data.picture_texts.build import names, write
 from flamingo_jax import load
-from flamingo_jax.few_shot.kinds import with_article
 from flamingo_jax.inputs.prompts import chat
+from flamingo_jax.tasks.kinds import with_article
 
 # What SmolLM2 answers with the name.
 NAMING = (

@@ -10,7 +10,7 @@
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.arc import Arc
+from flamingo_jax.evaluation.datasets.arc import Arc
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ To tune on training images: --config.tasks.coco.query_split=dev. For COCO's serv
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.coco import COCO
+from flamingo_jax.evaluation.datasets.coco import COCO
 from flamingo_jax.evaluation.prompts import named, retrieval
 
 

@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from experiments.contrastive_pictures import STYLES
 from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.coco import COCO
-from flamingo_jax.evaluation.benchmarks.flickr30k import Flickr30k
-from flamingo_jax.evaluation.benchmarks.imagenet import ImageNet
+from flamingo_jax.evaluation.datasets.coco import COCO
+from flamingo_jax.evaluation.datasets.flickr30k import Flickr30k
+from flamingo_jax.evaluation.datasets.imagenet import ImageNet
 from flamingo_jax.evaluation.retrieval import ImagesOfTexts, TextsOfImages
-from flamingo_jax.few_shot.names import Names
+from flamingo_jax.tasks.names import Names
 
 # Ways to write a class, whose vectors are averaged. CLIP has 80 for ImageNet; the paper gives the first.
 PROMPTS = (

@@ -8,7 +8,7 @@
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.easy_vqa import EasyVQA
+from flamingo_jax.evaluation.datasets.easy_vqa import EasyVQA
 
 
 def get_config() -> ConfigDict:

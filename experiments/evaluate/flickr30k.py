@@ -10,7 +10,7 @@ as its suite does for an IDEFICS. Both retrieve examples by a CLIP, as OpenFlami
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.flickr30k import Flickr30k
+from flamingo_jax.evaluation.datasets.flickr30k import Flickr30k
 from flamingo_jax.evaluation.prompts import named, retrieval
 
 

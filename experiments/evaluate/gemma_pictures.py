@@ -14,7 +14,7 @@ from experiments.evaluate.smollm_pictures import KNOWN, ONE_EACH
 from experiments.smollm_pictures import NAME, SEEN, UNSEEN
 from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.names import Names
+from flamingo_jax.tasks.names import Names
 
 
 def get_config(part: str = '') -> ConfigDict:

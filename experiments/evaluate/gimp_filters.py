@@ -8,7 +8,7 @@
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.gimp_filters import GimpFilters
+from flamingo_jax.evaluation.datasets.gimp_filters import GimpFilters
 
 
 def get_config() -> ConfigDict:

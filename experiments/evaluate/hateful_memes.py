@@ -11,7 +11,7 @@ dev_seen, two examples without images in 0-shot prompts, and beside random examp
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.hateful_memes import HatefulMemes
+from flamingo_jax.evaluation.datasets.hateful_memes import HatefulMemes
 from flamingo_jax.evaluation.prompts import named, retrieval
 
 

@@ -13,7 +13,7 @@ To tune on training images: --config.tasks.imagenet.query_split=dev.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.imagenet import ImageNet
+from flamingo_jax.evaluation.datasets.imagenet import ImageNet
 from flamingo_jax.evaluation.prompts import named
 
 

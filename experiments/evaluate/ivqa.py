@@ -9,7 +9,7 @@ The videos are 30 frames each, 3 a second.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.ivqa import IVQA
+from flamingo_jax.evaluation.datasets.ivqa import IVQA
 from flamingo_jax.evaluation.prompts import named
 
 

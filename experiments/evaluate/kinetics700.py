@@ -9,7 +9,7 @@ To tune on training videos: --config.tasks.kinetics700.query_split=dev.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.kinetics700 import Kinetics700
+from flamingo_jax.evaluation.datasets.kinetics700 import Kinetics700
 from flamingo_jax.evaluation.prompts import named
 
 

@@ -9,7 +9,7 @@ To tune on training questions: --config.tasks.msvd_qa.query_split=dev.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.msvd_qa import MSVDQA
+from flamingo_jax.evaluation.datasets.msvd_qa import MSVDQA
 from flamingo_jax.evaluation.prompts import named
 
 

@@ -9,7 +9,7 @@ The videos are 30 frames each, 3 a second.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.next_qa import NExTQA
+from flamingo_jax.evaluation.datasets.next_qa import NExTQA
 from flamingo_jax.evaluation.prompts import named
 
 

@@ -11,7 +11,7 @@ To tune on training questions: --config.tasks.ok_vqa.query_split=dev.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.ok_vqa import OKVQA
+from flamingo_jax.evaluation.datasets.ok_vqa import OKVQA
 from flamingo_jax.evaluation.prompts import named, retrieval
 
 

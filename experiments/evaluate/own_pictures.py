@@ -7,7 +7,7 @@
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.names import Names
+from flamingo_jax.tasks.names import Names
 
 
 def get_config() -> ConfigDict:

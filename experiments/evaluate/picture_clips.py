@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.direction import Direction
-from flamingo_jax.few_shot.names import Names
+from flamingo_jax.tasks.direction import Direction
+from flamingo_jax.tasks.names import Names
 
 
 def get_config(part: str = '') -> ConfigDict:

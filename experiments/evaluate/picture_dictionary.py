@@ -13,11 +13,11 @@ from experiments.picture_dictionary import LANGUAGES
 from experiments.picture_words import KINDS, STYLES
 from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.kinds import Kinds
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.which import Which
-from flamingo_jax.few_shot.words import Words
-from flamingo_jax.few_shot.yes_or_no import YesOrNo
+from flamingo_jax.tasks.kinds import Kinds
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.which import Which
+from flamingo_jax.tasks.words import Words
+from flamingo_jax.tasks.yes_or_no import YesOrNo
 
 HELD_OUT = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.questions import Questions
+from flamingo_jax.tasks.questions import Questions
 
 FRAMES = {'whole': 1, 'quarters': 5, 'ninths': 10}
 

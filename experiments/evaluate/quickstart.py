@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from experiments.quickstart import STYLES
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.words import Words
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ It has no training set, hence no examples.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.rareact import RareAct
+from flamingo_jax.evaluation.datasets.rareact import RareAct
 from flamingo_jax.evaluation.prompts import named
 
 

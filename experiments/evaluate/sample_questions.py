@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from experiments.picture_words import KINDS
 from experiments.quickstart import STYLES
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.kinds import Kinds
-from flamingo_jax.few_shot.which import Which
-from flamingo_jax.few_shot.yes_or_no import YesOrNo
+from flamingo_jax.tasks.kinds import Kinds
+from flamingo_jax.tasks.which import Which
+from flamingo_jax.tasks.yes_or_no import YesOrNo
 
 
 def get_config() -> ConfigDict:

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from experiments.evaluate.smollm_pictures import DRAWINGS, KNOWN
 from experiments.smollm_pictures import NAME
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.words import Words
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.words import Words
 
 
 def get_config() -> ConfigDict:

@@ -19,14 +19,14 @@ from experiments.picture_words import KINDS, STYLES
 from experiments.smollm_pictures import ARTISTS, BEGINNINGS, FORMS, IS_IT, KIND, NAME, QUESTIONS, SEEN, UNSEEN
 from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.few_shot.facts import Facts
-from flamingo_jax.few_shot.is_it import IsIt
-from flamingo_jax.few_shot.kinds import Kinds, as_question
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.which import Which
-from flamingo_jax.few_shot.which_thing import WhichThing
-from flamingo_jax.few_shot.words import Words
-from flamingo_jax.few_shot.yes_or_no import YesOrNo
+from flamingo_jax.tasks.facts import Facts
+from flamingo_jax.tasks.is_it import IsIt
+from flamingo_jax.tasks.kinds import Kinds, as_question
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.which import Which
+from flamingo_jax.tasks.which_thing import WhichThing
+from flamingo_jax.tasks.words import Words
+from flamingo_jax.tasks.yes_or_no import YesOrNo
 
 DRAWINGS = dict(query_styles=('fluent-3d',), support_styles=STYLES)
 # Examples by one artist: at most one of them shows the thing itself, so that its name must be looked for.

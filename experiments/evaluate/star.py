@@ -9,7 +9,7 @@ The videos are 30 frames each, 3 a second. The default split is val; answers to 
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.star import STAR
+from flamingo_jax.evaluation.datasets.star import STAR
 from flamingo_jax.evaluation.prompts import named
 
 

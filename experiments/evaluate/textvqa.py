@@ -11,7 +11,7 @@ For EvalAI: --config.tasks.textvqa.query_split=test.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.textvqa import TextVQA
+from flamingo_jax.evaluation.datasets.textvqa import TextVQA
 from flamingo_jax.evaluation.prompts import named, retrieval
 
 

@@ -9,7 +9,7 @@ To tune on training videos: --config.tasks.vatex.query_split=dev. For the server
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.vatex import VATEX
+from flamingo_jax.evaluation.datasets.vatex import VATEX
 from flamingo_jax.evaluation.prompts import named
 
 

@@ -10,7 +10,7 @@ as its suite does for an IDEFICS.
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.visdial import VisDial
+from flamingo_jax.evaluation.datasets.visdial import VisDial
 from flamingo_jax.evaluation.prompts import named
 
 

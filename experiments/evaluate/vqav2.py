@@ -11,7 +11,7 @@ To tune on training questions: --config.tasks.vqav2.query_split=dev. For EvalAI:
 from ml_collections import ConfigDict
 
 from flamingo_jax.evaluation import config as evaluation
-from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
+from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
 from flamingo_jax.evaluation.prompts import named, retrieval
 
 

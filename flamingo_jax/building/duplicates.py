@@ -12,7 +12,7 @@ from jaxtyping import UInt64
 from tqdm import tqdm
 
 from flamingo_jax.building import texts
-from flamingo_jax.building.look import LookError, as_words, distance, look_at
+from flamingo_jax.building.image_checks import LookError, as_words, distance, look_at
 from flamingo_jax.building.rules import PageRules
 from flamingo_jax.errors import UserError
 

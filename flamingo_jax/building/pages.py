@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flamingo_jax.building import duplicates, filters, look, optouts, page, redirects, texts, warc
+from flamingo_jax.building import duplicates, filters, image_checks, optouts, page, redirects, texts, warc
 from flamingo_jax.building.division import divide
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
@@ -360,7 +360,7 @@ def named_as_image(url: str) -> bool:
 def may_be_image(found: warc.Response) -> str:
     """'image' if a response is one, or says why one is not there; 'status' if it may say so; '' if not."""
     told = found.type.startswith(('image/', 'refused/')) or named_as_image(found.url)
-    return 'image' if told or look.format_of(found.data) else 'status' if found.status != 200 else ''
+    return 'image' if told or image_checks.format_of(found.data) else 'status' if found.status != 200 else ''
 
 
 def join_key(url: str) -> str:
@@ -442,11 +442,11 @@ class _Judge(beam.DoFn):
         rules, data, seen, file = self._source.rules, b'', None, None
         try:
             data, file = self._read([*groups['images'], *groups['moved']], url_of_one)
-            seen = look.look_at(data, rules)
+            seen = image_checks.look_at(data, rules)
             name = duplicates.open_benchmarks(self._source.benchmarks).image(seen.hash, rules.benchmark_distance)
             if name:
-                raise look.LookError('benchmark_distance', None, name)
-        except look.LookError as error:
+                raise image_checks.LookError('benchmark_distance', None, name)
+        except image_checks.LookError as error:
             said = f' {error.excerpt}' if error.excerpt else ''
             shown = data if len(data) <= SAMPLED_BYTES else b''
             for link in groups['links']:
@@ -461,7 +461,7 @@ class _Judge(beam.DoFn):
             _, place, _ = latest
             response = warc.read_at(place)
             if optouts.opted_out(response.robots, response.reservations):
-                raise look.LookError('image_opt_out', None, ', '.join(response.robots))
+                raise image_checks.LookError('image_opt_out', None, ', '.join(response.robots))
             return response.data, (place.path, place.offset)
         if not latest and (path := file_of_url(self._source.images, url)):
             most = self._source.rules.image_max_bytes
@@ -469,8 +469,8 @@ class _Judge(beam.DoFn):
                 return file.read(most + 1 if most else -1), (path, -1)
         _, _, status = latest or max(captures, default=(None, None, None))
         if isinstance(status, str):
-            raise look.LookError(status.removeprefix('refused/'))
-        raise look.LookError('image_status' if status else 'image_missing', status)
+            raise image_checks.LookError(status.removeprefix('refused/'))
+        raise image_checks.LookError('image_status' if status else 'image_missing', status)
 
 
 def _text_keys(group: tuple[str, Mapping[str, Iterable]], rules: PageRules) -> Iterator[tuple[bytes, tuple[bool, str]]]:
@@ -640,5 +640,5 @@ class _Finish(beam.DoFn):
 def _bytes(one: Shown) -> bytes:
     if one.offset < 0:
         with open(one.file, 'rb') as file:
-            return look.first_frame(file.read())
-    return look.first_frame(warc.read_at(warc.Place(one.file, one.offset)).data)
+            return image_checks.first_frame(file.read())
+    return image_checks.first_frame(warc.read_at(warc.Place(one.file, one.offset)).data)

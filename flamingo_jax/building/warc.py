@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 from fastwarc.stream_io import BrotliReader, ChunkedReader, Lz4Reader, ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+from flamingo_jax.building.image_checks import format_of
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.look import format_of
 from flamingo_jax.building.page import join
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import download, in_bucket

@@ -43,14 +43,14 @@ from flamingo_jax import commands
 from flamingo_jax.demo import cards, uploads
 from flamingo_jax.demo.ready import Ready
 from flamingo_jax.errors import UserError
-from flamingo_jax.few_shot.nearest import nearest_neighbour, pooled
-from flamingo_jax.inference.look import look
+from flamingo_jax.inference.inspection import look
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chats
 from flamingo_jax.inputs.tokenizer import QUOTE
+from flamingo_jax.tasks.nearest import nearest_neighbour, pooled
 
 BROKEN = 'The server has an error of its own. Its terminal shows more.'
 AT_ONCE = 32  # Most connections; more are told to come again.

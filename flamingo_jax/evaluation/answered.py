@@ -19,8 +19,8 @@ import jax
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.report import as_json
-from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.files import Path, as_path, in_bucket, write_whole
+from flamingo_jax.tasks.episode import Episode
 
 FILE, FOLDER = 'unfinished.json', 'answers'
 OBJECT = 2**20  # Characters of an object in a bucket, after which the next begins.

@@ -7,12 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from flamingo_jax.few_shot.episode import Episode
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.images import Unread
 from flamingo_jax.inputs.prompts import Prompt, is_image, items
 from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.tasks.episode import Episode
 
 
 @runtime_checkable

@@ -32,11 +32,11 @@ from flamingo_jax.evaluation.prompts import PAPER, Prompts
 from flamingo_jax.evaluation.published import on_disk
 from flamingo_jax.evaluation.rices import BY_CLIP, RICES, Clip
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task
-from flamingo_jax.few_shot.episode import Episode, Part
-from flamingo_jax.few_shot.nearest import most_similar
 from flamingo_jax.inputs.images import ImageError, ImageFormat, Unread, of_decoder, opened, to_frames
 from flamingo_jax.inputs.videos import has_no_head, to_video
 from flamingo_jax.parallel import processes
+from flamingo_jax.tasks.episode import Episode, Part
+from flamingo_jax.tasks.nearest import most_similar
 
 DEV = 'dev'
 

@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import rices
 from flamingo_jax.evaluation.rices import Clip
-from flamingo_jax.few_shot.episode import ImageSource, Pool
-from flamingo_jax.few_shot.nearest import Pooled
 from flamingo_jax.files import Path, as_path
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.tasks.episode import ImageSource, Pool
+from flamingo_jax.tasks.nearest import Pooled
 
 
 class Pools:

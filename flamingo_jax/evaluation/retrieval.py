@@ -20,9 +20,9 @@ from flamingo_jax.evaluation.metrics import recall
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.published import on_disk
 from flamingo_jax.evaluation.task import Task
-from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import Prompt
+from flamingo_jax.tasks.episode import Episode, Part
 
 AT = {'recall at 1': 1, 'recall at 5': 5, 'recall at 10': 10}
 
@@ -45,9 +45,7 @@ class Retrieval(Task):
     def prepare(self, pools: Pools) -> None:
         """Reads the captions and checks that every image exists."""
         if self.captions is None:
-            raise UserError(
-                'it has no benchmark to retrieve from. Set `captions` to a class of evaluation/benchmarks/.'
-            )
+            raise UserError('it has no benchmark to retrieve from. Set `captions` to a class of evaluation/datasets/.')
         if set(self.shots) != {0}:
             raise UserError('two towers see no examples. Set shots to (0,).')
         items = list(self.captions().read(on_disk(self.data or pools.data), self.query_split))

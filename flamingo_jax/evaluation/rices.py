@@ -20,14 +20,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.errors import UserError
-from flamingo_jax.few_shot.nearest import Pooled, pooled
 from flamingo_jax.files import Path, as_path, write_whole
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
+from flamingo_jax.tasks.nearest import Pooled, pooled
 
 RICES, BY_CLIP = 'rices', 'rices by clip'
 REMEDY = 'python -m flamingo_jax.convert clip_embedding --source=FOLDER_OF_A_CLIP --out=BUNDLE'

@@ -18,11 +18,11 @@ from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import Row, Score
 from flamingo_jax.evaluation.task import COMPARED, OPEN_ENDED, Task, shuffled
-from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inputs.prompts import encode
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.parallel import processes
+from flamingo_jax.tasks.episode import Episode, Part
 
 Shown = Callable[[Part], Any]
 DAY = 24 * 3600

@@ -1,4 +1,4 @@
-"""A task of an evaluation: episodes of a game in few_shot/, or the questions of a benchmark (benchmark.py).
+"""A task of an evaluation: episodes of a game in tasks/, or the questions of a benchmark (benchmark.py).
 
 A task defines what is asked (`episode`), how it is answered (`answering`, answers.py) and how it is scored (`metric`,
 metrics/). This file ensures what holds for every task: examples never show the query's image, and 0-shot prompts can
@@ -19,8 +19,8 @@ from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Rank
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
 from flamingo_jax.evaluation.rices import BY_CLIP
-from flamingo_jax.few_shot.episode import Episode, Part
-from flamingo_jax.few_shot.game import Episodes, Game
+from flamingo_jax.tasks.episode import Episode, Part
+from flamingo_jax.tasks.game import Episodes, Game
 
 OPEN_ENDED = 'open-ended'
 BY_LENGTH = 'ranked by length'

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.run_format import open_run
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
-from flamingo_jax.inference import bundle, decode, search
-from flamingo_jax.inference.reading import Reader
-from flamingo_jax.inference.run import open_run
+from flamingo_jax.inference import decode, search
+from flamingo_jax.inference.dual_encoder import DualEncoder
+from flamingo_jax.inference.prefill import Reader
 from flamingo_jax.inference.sampling import GREEDY, Sampling
-from flamingo_jax.inference.towers import Towers
 from flamingo_jax.inference.unrolled import unroll
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import (
@@ -133,7 +134,7 @@ class Written(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Pretrained(Towers):
+class Pretrained(DualEncoder):
     """A model with its parameters and tokenizer."""
 
     model: Flamingo

@@ -42,7 +42,7 @@ def chat(*turns: Prompt | str, system: str = '') -> list[Any]:
 
     What is said is mere text: `<|im_end|>`, '<EOC>' or <image> in it is read as its characters, so that nobody can
     write the other's turn. Several images of a turn have no labels, and its text may see the last one alone: where a
-    question tells them apart, write ` first` and ` second` after them, as `few_shot/which.py` does in training.
+    question tells them apart, write ` first` and ` second` after them, as `tasks/which.py` does in training.
 
     Args:
       turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and images.

@@ -115,7 +115,7 @@ def scan_layers(
 
     scan = nn.scan(
         nn.remat(one, prevent_cse=False) if remat else one,
-        variable_axes={'params': 0, 'intermediates': 0},  # The latter for `inference/look.py`.
+        variable_axes={'params': 0, 'intermediates': 0},  # The latter for `inference/inspection.py`.
         split_rngs={'params': True},
         in_axes=in_axes,
         length=depth,

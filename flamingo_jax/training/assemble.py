@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.errors import UserError
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.rows import Batch
 from flamingo_jax.inputs.sources.source import Source

@@ -9,7 +9,7 @@ checkpoint is read only if they agree. Old checkpoints are not deleted by Orbax,
 has its checksums.
 
 In a bucket, where nothing can be renamed at once, a checkpoint is written under its own name. It is finished when it
-has its checksums.json, which is written last and deleted first. That file then has sizes (`inference/run.py`).
+has its checksums.json, which is written last and deleted first. That file then has sizes (`checkpoints/run_format.py`).
 
 A disk or a bucket that fails for a moment does not end a run of one process: it saves again after the next step. Of
 several, each would have to learn of it at the same step; there it ends the run, which the same command resumes.
@@ -25,9 +25,9 @@ from typing import Any, cast
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from flamingo_jax.checkpoints.run_format import CHECKSUMS, digests, newest_whole, steps, unfinished
 from flamingo_jax.errors import DivergedError, StorageError, UserError
 from flamingo_jax.files import Path, as_path, in_bucket, move, remove, write_whole
-from flamingo_jax.inference.run import CHECKSUMS, digests, newest_whole, steps, unfinished
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.parallel import processes
 from flamingo_jax.training.progress import REMEDY, Skipped

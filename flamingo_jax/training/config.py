@@ -41,7 +41,7 @@ def base() -> ConfigDict:
     # LoRA on a frozen language model (model/lora.py). Its tree is trained together with those above. A rank of 0 is
     # none.
     c.lora = ConfigDict(dict(rank=0, alpha=16.0, targets=('query', 'value')))
-    c.datasets = ConfigDict()  # name -> dataset(KIND, ...). The kinds are in inputs/sources/ and few_shot/source.py.
+    c.datasets = ConfigDict()  # name -> dataset(KIND, ...). The kinds are in inputs/sources/ and tasks/source.py.
     c.noise = ConfigDict(dataclasses.asdict(NoiseConfig()))
     c.optimizer = ConfigDict(dataclasses.asdict(OptimizerConfig()))
     # False: each step accumulates the gradients of all data sets (paper). True: each step uses one data set, in turn

@@ -26,7 +26,7 @@ from flamingo_jax.building.write import build
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.documents import Documents
-from tests.building.test_look import bomb
+from tests.building.test_image_checks import bomb
 from tests.building.web import Crawl, encoded_image, story
 
 CONFIG = Config(name='test', description='', rules=PageRules(page_max_nodes=5000))

@@ -15,11 +15,11 @@ import tokenizers
 
 import flamingo_jax
 from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.conversion import language_models
 from flamingo_jax.conversion.gguf_models import FAMILY, read_model
 from flamingo_jax.conversion.gguf_reader import read_gguf
 from flamingo_jax.conversion.language_model_tokenizers import SPLITS, begin_with, read_tokenizer
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.tokenizer import EOC, Tokenizer, train
 from tests.conversion import gguf_files
 from tests.golden.make_language_models import FAMILIES, FOLDER, random_model, save

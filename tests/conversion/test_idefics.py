@@ -14,16 +14,17 @@ import safetensors.numpy
 import sentencepiece
 
 from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.conversion import idefics
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.conversion.idefics import NEW_TOKENS
-from flamingo_jax.few_shot.nonce import nonces
-from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.inference import pretrained
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import encode_prompt
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.vit import CLIP_MEAN, CLIP_STD
+from flamingo_jax.tasks.nonce import nonces
 from tests import peers
 from tests.golden.make_peers import SEQUENCES as GOLDEN_SEQUENCES
 from tests.golden.make_peers import pixels

@@ -104,7 +104,7 @@ def test_greedy_continuations(both):
 def golden_bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp('golden')
     convert.lm(str(FOLDER / 'golden_llama3'), str(folder / 'bundle'))
-    return flamingo_jax.inference.bundle.read(folder / 'bundle')
+    return flamingo_jax.checkpoints.bundle.read(folder / 'bundle')
 
 
 def test_words_in_and_words_out(golden_bundle):
@@ -141,7 +141,7 @@ def test_shards_are_the_whole(tmp_path, golden_bundle):
         index |= dict.fromkeys(part, name)
     (source / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
     convert.lm(str(source), str(tmp_path / 'bundle'))
-    assert flamingo_jax.inference.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
+    assert flamingo_jax.checkpoints.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
 
 
 @pytest.mark.parametrize('inside', ['language_model.model.', 'model.language_model.'])
@@ -157,7 +157,7 @@ def test_the_language_model_inside_a_gemma_that_sees(inside, tmp_path):
     safetensors.numpy.save_file(tensors, source / 'model.safetensors')
     convert.lm(str(FOLDER / 'golden_gemma3'), str(tmp_path / 'alone'))
     convert.lm(str(source), str(tmp_path / 'inside'))
-    bundles = [flamingo_jax.inference.bundle.read(tmp_path / name) for name in ('alone', 'inside')]
+    bundles = [flamingo_jax.checkpoints.bundle.read(tmp_path / name) for name in ('alone', 'inside')]
     assert bundles[0].checksums == bundles[1].checksums and bundles[0].config == bundles[1].config
     assert bundles[1].tokenizer().ends == (1, 2)
 
@@ -171,7 +171,7 @@ def test_torch_files_are_the_same(tmp_path, golden_bundle):
     (source / 'model.safetensors').unlink()
     torch.save({name: torch.tensor(tensor) for name, tensor in tensors.items()}, source / 'pytorch_model.bin')
     convert.lm(str(source), str(tmp_path / 'bundle'))
-    assert flamingo_jax.inference.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
+    assert flamingo_jax.checkpoints.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
 
 
 @pytest.mark.parity

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax import convert
-from flamingo_jax.inference import bundle
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.model.vision.efficientnet import LITE0
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

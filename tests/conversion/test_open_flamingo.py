@@ -10,10 +10,11 @@ import pytest
 import safetensors.numpy
 
 from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.conversion import open_flamingo
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.conversion.writers import write_torch_checkpoint
-from flamingo_jax.inference import bundle, pretrained
+from flamingo_jax.inference import pretrained
 from flamingo_jax.model.flamingo import Flamingo
 from tests import peers
 from tests.golden.make_peers import SEQUENCES as GOLDEN_SEQUENCES

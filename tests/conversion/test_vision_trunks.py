@@ -13,11 +13,11 @@ import safetensors.numpy
 
 from experiments import quickstart
 from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.errors import MissingPackageError
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.model.flamingo import Flamingo

@@ -9,10 +9,10 @@ import pytest
 import safetensors.numpy
 
 from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.conversion.tensors import to_state
 from flamingo_jax.conversion.vit import HEAD_WIDTHS, read_clip_embedding, read_vit, vit_tensors
 from flamingo_jax.evaluation import rices
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.model.vision.clip_embedding import ClipEmbedding, ClipEmbeddingConfig
 from flamingo_jax.model.vision.vit import ViT, ViTConfig

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # `data` is a folder beside 
 
 from data.benchmarks.build import build  # noqa: E402
 from experiments.evaluate import coco, star, vatex, vqav2  # noqa: E402
-from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2  # noqa: E402
+from flamingo_jax.evaluation.datasets.vqav2 import VQAv2  # noqa: E402
 from flamingo_jax.inputs.sources.json_lines import JsonLines  # noqa: E402
 from tests.evaluation import official_files  # noqa: E402
 

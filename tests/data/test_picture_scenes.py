@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the packa
 from data import building  # noqa: E402
 from data.picture_scenes import scenes  # noqa: E402
 from data.picture_scenes.picture_scenes_dataset_builder import Builder, Config, read_drawings  # noqa: E402
-from flamingo_jax.few_shot.episode import Pool  # noqa: E402
 from flamingo_jax.inputs.images import ImageFormat  # noqa: E402
 from flamingo_jax.inputs.sources.image_set import ImageSet  # noqa: E402
+from flamingo_jax.tasks.episode import Pool  # noqa: E402
 
 SAMPLE = ROOT / 'data/picture_dictionary/sample'
 STYLES = ('noto', 'noto-v1')

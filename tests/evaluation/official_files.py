@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from flamingo_jax.evaluation.benchmarks.coco import COCO
-from flamingo_jax.evaluation.benchmarks.flickr30k import Flickr30k
-from flamingo_jax.evaluation.benchmarks.hateful_memes import HatefulMemes
-from flamingo_jax.evaluation.benchmarks.imagenet import ImageNet
-from flamingo_jax.evaluation.benchmarks.ivqa import IVQA
-from flamingo_jax.evaluation.benchmarks.kinetics700 import Kinetics700
-from flamingo_jax.evaluation.benchmarks.msrvtt_qa import MSRVTTQA
-from flamingo_jax.evaluation.benchmarks.msvd_qa import MSVDQA
-from flamingo_jax.evaluation.benchmarks.next_qa import NExTQA
-from flamingo_jax.evaluation.benchmarks.ok_vqa import OKVQA
-from flamingo_jax.evaluation.benchmarks.rareact import RareAct
-from flamingo_jax.evaluation.benchmarks.star import STAR
-from flamingo_jax.evaluation.benchmarks.textvqa import TextVQA
-from flamingo_jax.evaluation.benchmarks.vatex import VATEX
-from flamingo_jax.evaluation.benchmarks.visdial import VisDial
-from flamingo_jax.evaluation.benchmarks.vizwiz import VizWiz
-from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
-from flamingo_jax.evaluation.benchmarks.youcook2 import YouCook2
+from flamingo_jax.evaluation.datasets.coco import COCO
+from flamingo_jax.evaluation.datasets.flickr30k import Flickr30k
+from flamingo_jax.evaluation.datasets.hateful_memes import HatefulMemes
+from flamingo_jax.evaluation.datasets.imagenet import ImageNet
+from flamingo_jax.evaluation.datasets.ivqa import IVQA
+from flamingo_jax.evaluation.datasets.kinetics700 import Kinetics700
+from flamingo_jax.evaluation.datasets.msrvtt_qa import MSRVTTQA
+from flamingo_jax.evaluation.datasets.msvd_qa import MSVDQA
+from flamingo_jax.evaluation.datasets.next_qa import NExTQA
+from flamingo_jax.evaluation.datasets.ok_vqa import OKVQA
+from flamingo_jax.evaluation.datasets.rareact import RareAct
+from flamingo_jax.evaluation.datasets.star import STAR
+from flamingo_jax.evaluation.datasets.textvqa import TextVQA
+from flamingo_jax.evaluation.datasets.vatex import VATEX
+from flamingo_jax.evaluation.datasets.visdial import VisDial
+from flamingo_jax.evaluation.datasets.vizwiz import VizWiz
+from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
+from flamingo_jax.evaluation.datasets.youcook2 import YouCook2
 from flamingo_jax.evaluation.metrics import (
     cider,
     exact,

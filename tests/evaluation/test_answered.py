@@ -6,7 +6,7 @@ import pytest
 
 from flamingo_jax.evaluation.answered import FILE, Answered, begin
 from flamingo_jax.evaluation.answers import Generated, Ranked
-from flamingo_jax.few_shot.episode import Episode
+from flamingo_jax.tasks.episode import Episode
 
 CHECKPOINT = ['0.1.0', {'lm': 'abc'}, None, {}]
 EPISODE = Episode((), (), 'dog', ('dog', 'cat'))

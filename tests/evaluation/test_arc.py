@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from experiments.evaluate import arc
-from flamingo_jax.evaluation.benchmarks.arc import COLOURS, Arc, Grids, written
+from flamingo_jax.evaluation.datasets.arc import COLOURS, Arc, Grids, written
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import measure
 from flamingo_jax.evaluation.task import make, task

@@ -12,19 +12,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.evaluate import easy_vqa
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.evaluate import evaluate
-from flamingo_jax.evaluation.benchmarks.easy_vqa import EasyVQA
+from flamingo_jax.evaluation.datasets.easy_vqa import EasyVQA
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.rices import read_clip
 from flamingo_jax.evaluation.setting import frames, measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs.images import ImageError, to_frames
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
 from flamingo_jax.model.vision.vit import ViTConfig
+from flamingo_jax.tasks.names import Names
 from tests.tiny_run import SAMPLE
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from experiments.evaluate import gimp_filters
-from flamingo_jax.evaluation.benchmarks.gimp_filters import GimpFilters
+from flamingo_jax.evaluation.datasets.gimp_filters import GimpFilters
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.setting import measure
 from flamingo_jax.evaluation.task import make, task

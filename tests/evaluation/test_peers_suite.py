@@ -12,8 +12,8 @@ import pytest
 from experiments.evaluate import coco, vqav2
 from flamingo_jax import convert
 from flamingo_jax.evaluate import evaluate
-from flamingo_jax.evaluation.benchmarks.coco import COCO
-from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
+from flamingo_jax.evaluation.datasets.coco import COCO
+from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
 from tests import peers
 
 pytestmark = [pytest.mark.parity]

@@ -12,10 +12,10 @@ from flamingo_jax.evaluation.answers import clips, orders, written
 from flamingo_jax.evaluation.rices import TOGETHER, pool
 from flamingo_jax.evaluation.setting import frames, prompt_of, words
 from flamingo_jax.evaluation.task import Task
-from flamingo_jax.few_shot.episode import Episode, Part
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import encode, encode_prompt
 from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.tasks.episode import Episode, Part
 
 IMAGE = np.zeros((1, 2, 3), np.float32)  # Features.
 

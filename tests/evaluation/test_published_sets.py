@@ -11,21 +11,21 @@ import shutil
 import numpy as np
 import pytest
 
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import benchmark, metrics, published
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.answers import orders, written
 from flamingo_jax.evaluation.benchmark import DEV, Video
-from flamingo_jax.evaluation.benchmarks.next_qa import NExTQA
-from flamingo_jax.evaluation.benchmarks.rareact import sentence
-from flamingo_jax.evaluation.benchmarks.star import STAR
-from flamingo_jax.evaluation.benchmarks.vqav2 import VQAv2
+from flamingo_jax.evaluation.datasets.next_qa import NExTQA
+from flamingo_jax.evaluation.datasets.rareact import sentence
+from flamingo_jax.evaluation.datasets.star import STAR
+from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
 from flamingo_jax.evaluation.metrics import vqa_accuracy
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import IDEFICS, OPEN_FLAMINGO, Prompts
 from flamingo_jax.evaluation.setting import measure, prompt_of
 from flamingo_jax.evaluation.task import make, task
-from flamingo_jax.inference import bundle
 from flamingo_jax.inputs import videos
 from flamingo_jax.inputs.images import ImageError, to_frames
 from flamingo_jax.inputs.prompts import encode_prompt

@@ -18,19 +18,19 @@ from flamingo_jax.evaluation import pools as pools_module
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import as_json
 from flamingo_jax.evaluation.task import make, shuffled, task
-from flamingo_jax.few_shot.direction import Direction
-from flamingo_jax.few_shot.episode import Episode, Part, Pool
-from flamingo_jax.few_shot.facts import Facts
-from flamingo_jax.few_shot.is_it import IsIt
-from flamingo_jax.few_shot.kinds import Kinds, kind_of, with_article
-from flamingo_jax.few_shot.names import OTHER_THINGS, Names
-from flamingo_jax.few_shot.questions import Questions
-from flamingo_jax.few_shot.which import Which
-from flamingo_jax.few_shot.which_thing import WhichThing
-from flamingo_jax.few_shot.words import Words
-from flamingo_jax.few_shot.yes_or_no import YesOrNo
 from flamingo_jax.inputs.images import QUARTERS, ImageFormat
 from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.tasks.direction import Direction
+from flamingo_jax.tasks.episode import Episode, Part, Pool
+from flamingo_jax.tasks.facts import Facts
+from flamingo_jax.tasks.is_it import IsIt
+from flamingo_jax.tasks.kinds import Kinds, kind_of, with_article
+from flamingo_jax.tasks.names import OTHER_THINGS, Names
+from flamingo_jax.tasks.questions import Questions
+from flamingo_jax.tasks.which import Which
+from flamingo_jax.tasks.which_thing import WhichThing
+from flamingo_jax.tasks.words import Words
+from flamingo_jax.tasks.yes_or_no import YesOrNo
 
 SAMPLE = 'data/picture_dictionary/sample'
 KINDS = {'animal': 'animal', 'food': 'food', 'transport': 'vehicle'}
@@ -505,7 +505,7 @@ def test_the_language_is_asked_among_the_names_of_five_things():
 def test_a_config_names_a_task_by_its_class_and_can_be_written_and_overridden(monkeypatch):
     c = picture_dictionary.get_config('tasks')
     written = json.loads(as_json(c.to_dict()))['tasks']['yes_or_no']
-    assert written['asks'] == 'flamingo_jax.few_shot.yes_or_no.YesOrNo' and written['shots'] == [1, 4, 8]
+    assert written['asks'] == 'flamingo_jax.tasks.yes_or_no.YesOrNo' and written['shots'] == [1, 4, 8]
     assert 'YesOrNo' in c.to_yaml()
     values = flags.FlagValues()
     config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)

@@ -16,8 +16,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import bundle, decode, reading, remembered, search
-from flamingo_jax.inference.look import look
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.inference import decode, prefill, prompt_cache, search
+from flamingo_jax.inference.inspection import look
 from flamingo_jax.inference.pretrained import Pretrained, load
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Engine
@@ -393,7 +394,7 @@ def seeing(request, pretrained):
 def test_answers_after_shared_examples_are_those_of_each_prompt_alone(pretrained, stills, monkeypatch):
     prompts = [[*shots_of(stills), *query] for query in queries_of(stills)[:2]]
     expected = [pretrained.generate(prompt, 5) for prompt in prompts]
-    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    monkeypatch.setattr(prompt_cache, 'WORTHWHILE', 16)
     sharing = dataclasses.replace(pretrained)
     assert sharing.generate(prompts, 5) == expected
     assert len(sharing.reader.beginnings._kept) == 1
@@ -403,19 +404,19 @@ def test_answers_after_shared_examples_are_those_of_each_prompt_alone(pretrained
 def test_examples_that_prompts_share_are_read_once(seeing, stills, monkeypatch):
     shots = shots_of(stills)
     prompts = [[*shots, *query] for query in queries_of(stills)]
-    monkeypatch.setattr(remembered, 'WORTHWHILE', 10**9)
+    monkeypatch.setattr(prompt_cache, 'WORTHWHILE', 10**9)
     *expected, likelihoods = every_answer(dataclasses.replace(seeing), prompts)
     assert len(set(expected[0])) > 1
 
-    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
-    read, seen, prefill = [], [], reading._prefill
+    monkeypatch.setattr(prompt_cache, 'WORTHWHILE', 16)
+    read, seen, whole = [], [], prefill._prefill
 
     def counting(model, params, media, tokens, valid, *more):
         read.append(tokens.shape[0])
-        return prefill(model, params, media, tokens, valid, *more)
+        return whole(model, params, media, tokens, valid, *more)
 
     resample = decode._resample
-    monkeypatch.setattr(reading, '_prefill', counting)
+    monkeypatch.setattr(prefill, '_prefill', counting)
     monkeypatch.setattr(decode, '_resample', lambda m, p, images: seen.append(len(images)) or resample(m, p, images))
     sharing = dataclasses.replace(seeing)
     *answers, scores = every_answer(sharing, prompts)
@@ -517,7 +518,7 @@ def test_a_mesh_answers_as_one_device(pretrained, stills, monkeypatch):
     for stack in jax.tree.leaves((media.keys_values, text.cache)):
         assert {shard.data.shape[1] for shard in stack.addressable_shards} == {1}
     # Examples that they share are on each device once.
-    monkeypatch.setattr(remembered, 'WORTHWHILE', 16)
+    monkeypatch.setattr(prompt_cache, 'WORTHWHILE', 16)
     shared = [[*shots_of(stills), *query] for query in queries_of(stills)[:3]]
     assert every_answer(on_mesh, shared)[:3] == every_answer(pretrained, shared)[:3]
     (kept,) = on_mesh.reader.beginnings._kept

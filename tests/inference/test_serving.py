@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.inference import serving
-from flamingo_jax.inference.reading import Reader
+from flamingo_jax.inference.prefill import Reader
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.search import Drawing
 from flamingo_jax.inference.serving import Engine

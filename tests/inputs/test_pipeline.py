@@ -20,14 +20,14 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 
-from flamingo_jax.few_shot.names import Names
-from flamingo_jax.few_shot.source import FewShot, game
-from flamingo_jax.few_shot.words import Words
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.pipeline import _Rows, _seed_of, batches, put, read, rows
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.parallel.mesh import batch_sharding, make_mesh
+from flamingo_jax.tasks.names import Names
+from flamingo_jax.tasks.source import FewShot, game
+from flamingo_jax.tasks.words import Words
 from flamingo_jax.training.objectives.aligned import Aligned
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

@@ -4,12 +4,12 @@ import re
 import numpy as np
 import pytest
 
-from flamingo_jax.few_shot.nonce import nonces
 from flamingo_jax.inputs import tokenizer as tokenizers
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import encode_prompt, is_continued
 from flamingo_jax.inputs.rows import Chunk, Interleaved, RowFormat
 from flamingo_jax.inputs.tokenizer import Tokenizer
+from flamingo_jax.tasks.nonce import nonces
 from flamingo_jax.training.objectives.told import Told
 
 TEXTS = [

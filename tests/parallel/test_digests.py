@@ -13,7 +13,7 @@ import pytest
 
 import flamingo_jax
 from flamingo_jax import convert
-from flamingo_jax.inference import bundle
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import Features

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import pytest
 
+from flamingo_jax.checkpoints.run_format import CHECKSUMS, read_latest
 from flamingo_jax.files import below
-from flamingo_jax.inference.run import CHECKSUMS, read_latest
 from flamingo_jax.parallel.processes import POST_SECONDS, join
 from flamingo_jax.train import train
 from tests.tiny_run import free_port, losses, tiny_config

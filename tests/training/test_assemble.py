@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments import quickstart
 from experiments.ablations import ABLATIONS
-from flamingo_jax.few_shot.source import FewShot
-from flamingo_jax.inference import bundle
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.rows import Interleaved
 from flamingo_jax.inputs.sources.documents import Documents
@@ -27,6 +26,7 @@ from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.model.vision.vit import ViTConfig
 from flamingo_jax.parallel.mesh import make_mesh
 from flamingo_jax.planning import programs
+from flamingo_jax.tasks.source import FewShot
 from flamingo_jax.training import config as training
 from flamingo_jax.training.assemble import assemble
 from flamingo_jax.training.optimizer import OptimizerConfig, make_optimizer

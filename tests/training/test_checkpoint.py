@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.inference.run import read_latest
+from flamingo_jax.checkpoints.run_format import read_latest
 from flamingo_jax.training.checkpoint import Checkpoints
 from flamingo_jax.training.progress import Skipped
 from flamingo_jax.training.state import TrainState

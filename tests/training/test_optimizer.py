@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from flamingo_jax.inference.run import read_latest
+from flamingo_jax.checkpoints.run_format import read_latest
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.beit import BEiTConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from flamingo_jax.inference.run import read_latest
+from flamingo_jax.checkpoints.run_format import read_latest
 from flamingo_jax.train import train
 from flamingo_jax.training.progress import Profile
 from tests.tiny_run import tiny_config

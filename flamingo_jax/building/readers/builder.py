@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.duplicates import open_benchmarks
+from flamingo_jax.building.image_checks import LookError, look_at
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.look import LookError, look_at
 from flamingo_jax.building.readers.containers import extension
 from flamingo_jax.building.readers.folder import ImageFolder, make_index
 from flamingo_jax.building.readers.media_files import READABLE

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from flamingo_jax.building.look import LookError, look_at
+from flamingo_jax.building.image_checks import LookError, look_at
 from flamingo_jax.building.rules import PageRules
 from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.inputs.images import ImageError

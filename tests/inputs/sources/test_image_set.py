@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax import features, files
-from flamingo_jax.inference import bundle
+from flamingo_jax.checkpoints import bundle
 from flamingo_jax.inputs import augment
 from flamingo_jax.inputs.images import ImageError, ImageFormat
 from flamingo_jax.inputs.sources import array_record, image_set

@@ -1,6 +1,6 @@
 """python -m flamingo_jax.evaluate --config=experiments/evaluate/counting.py --checkpoint=BUNDLE --workdir=DIR"""
 
-from flamingo_jax.evaluation.benchmarks.counting import Counting
+from flamingo_jax.evaluation.datasets.counting import Counting
 
 from flamingo_jax.evaluation import config as evaluation
 
