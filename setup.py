@@ -133,7 +133,7 @@ setup(
                 'cairosvg',
                 'gguf',
                 'mypy',
-                'pyright',
+                'pyright[nodejs]',
                 'pytest',
                 'pytest-xdist',
                 'resvg-py',

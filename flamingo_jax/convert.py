@@ -96,7 +96,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints import bundle, model_card
+from flamingo_jax.checkpoints.model_card import ModelCard
 from flamingo_jax.checkpoints.run_format import Run, open_run
 from flamingo_jax.conversion import gguf_models, hugging_face, language_model_tokenizers, language_models
 from flamingo_jax.conversion import idefics as idefics_folder
@@ -108,8 +109,6 @@ from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, effic
 from flamingo_jax.conversion.vit import read_clip_embedding, read_vit
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.files import as_path, download, find, in_bucket, local, refuse_existing, whole
-from flamingo_jax.inference import model_card
-from flamingo_jax.inference.model_card import ModelCard
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import REMEDY

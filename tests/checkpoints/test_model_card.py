@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from flamingo_jax.inference import model_card
-from flamingo_jax.inference.model_card import ModelCard
+from flamingo_jax.checkpoints import model_card
+from flamingo_jax.checkpoints.model_card import ModelCard
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / 'experiments'
 PUBLISHED = ('lm_dictionary', 'lm_names', 'picture_dictionary', 'smollm_bridge')
