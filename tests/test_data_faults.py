@@ -140,8 +140,10 @@ def test_an_error_loses_no_step_and_no_checkpoint_that_is_being_written(parts, o
 
     monkeypatch.setattr(checkpoint, '_digests', slowly)
     after_step(monkeypatch, 6, fail)
+    config = config_of(parts, own)
+    config.checkpoint_every = 2
     with pytest.raises(OSError, match='The disk is away'):
-        train(config_of(parts, own), tmp_path / 'run')
+        train(config, tmp_path / 'run')
     assert 'OSError: The disk is away.\nFirst the checkpoint is waited for' in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path / 'run/checkpoints')) == ['2', '4']
     assert [step for step, _ in losses(tmp_path / 'run')] == [1, 2, 3, 4, 5]

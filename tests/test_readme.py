@@ -55,7 +55,7 @@ def test_shell_blocks_answer_what_they_say(bundle, monkeypatch):
 def test_the_first_command_answers_what_the_readme_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     install, command = blocks(README)[0].replace('\\\n', ' ').splitlines()
-    assert install == 'python3 -m venv .venv && .venv/bin/pip install -q -e . && . .venv/bin/activate'
+    assert install == "python3 -m venv .venv && .venv/bin/pip install -q -e '.[quickstart]' && . .venv/bin/activate"
     arguments = shlex.split(command)
     assert arguments[:4] == ['python', '-m', 'flamingo_jax.generate', '--checkpoint=experiments/picture_dictionary']
     (answer,) = re.findall('^It answers `(.*?)`', README, re.MULTILINE)

@@ -101,11 +101,11 @@ class Pools:
 
             def compute(some=some) -> Pooled:
                 frames = (to_frames(source.frames(image), c.image_size, c.fit) for image in some)
-                return rices.pool(by.encode, frames, len(some))
+                return rices.pool(whose.encode, frames, len(some))
 
             # Without its checksum, the trunk may have been trained further.
             if self._folder and trunk:
-                about = [trunk, c.image_size, c.fit, str(by.model.dtype), [source.identity(one) for one in some]]
+                about = [trunk, c.image_size, c.fit, str(whose.model.dtype), [source.identity(one) for one in some]]
                 rows.append(rices.kept(self._folder, about, compute))
             else:
                 rows.append(compute())

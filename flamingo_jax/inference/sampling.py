@@ -44,11 +44,11 @@ class Sampling:
 
     max_new_tokens: int = 32
     num_beams: int = 1
-    temperature: float = 0.0
+    temperature: int | float = 0.0
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: int | float = 1.0
     stop: Sequence[str] = (EOC,)
-    length_penalty: float = 0.0
+    length_penalty: int | float = 0.0
     seed: int | Sequence[int] = 0
 
     def __post_init__(self):

@@ -118,14 +118,18 @@ def write(
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'sampling', 'marks'))
-def start(params, shared, keys, prompts: Prompts, *, model, sampling, marks):
+def start(
+    params: Params, shared: Any, keys: Any, prompts: Prompts, *, model: Any, sampling: Any, marks: Any
+) -> tuple[Any, Any, Any]:
     """The loop's first state, with the best tokens so far and whether there is more to do; from what `begun` gives."""
     loop = _loop(model, params, shared, keys, sampling, marks)
     return _seen(loop, loop.first(prompts.text, prompts.logits))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'sampling', 'marks'), donate_argnames='state')
-def step(params, shared, keys, state, *, model, sampling, marks):
+def step(
+    params: Params, shared: Any, keys: Any, state: Any, *, model: Any, sampling: Any, marks: Any
+) -> tuple[Any, Any, Any]:
     """The next one."""
     loop = _loop(model, params, shared, keys, sampling, marks)
     return _seen(loop, loop.one(state))

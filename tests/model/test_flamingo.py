@@ -328,7 +328,7 @@ def test_rematerialisation_changes_nothing(model, params, features, tokens, poli
 
 
 def test_an_unknown_remat_policy_is_named(config):
-    with pytest.raises(ValueError, match="'', 'full', 'dots', not 'everything'"):
+    with pytest.raises(ValueError, match="'', 'full' or 'dots', not 'everything'"):
         Flamingo(config, remat='everything')
 
 

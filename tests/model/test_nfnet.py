@@ -113,11 +113,11 @@ def test_what_is_compiled_does_not_grow_with_depth():
 def test_features_equal_timm(small, params, made):
     golden, config = np.load(GOLDEN / 'nfnet.npz'), dataclasses.replace(small, activation='gelu', epsilon=1e-5)
     assert golden['timm'].shape == (2, 3 * 2, 256) and golden['timm'].std() > 0.1
-    np.testing.assert_allclose(features_of(config, params, made['images']()), golden['timm'], atol=1e-5)
+    np.testing.assert_allclose(features_of(config, params, made['random_images']()), golden['timm'], atol=1e-5)
 
 
 def test_features_equal_the_authors_code(small, params, made):
-    features = features_of(small, params, made['images']())
+    features = features_of(small, params, made['random_images']())
     np.testing.assert_allclose(features.mean(axis=1), np.load(GOLDEN / 'nfnet.npz')['authors'], atol=1e-5)
 
 
@@ -130,14 +130,16 @@ def test_kernels_standardised_once_give_the_same_features(small, params, made):
     np.testing.assert_allclose(
         kernel[1], standardise(*(params['rest_2']['conv_0'][name][1] for name in ('kernel', 'gain'))), rtol=1e-6
     )
-    expected = features_of(small, params, made['images']())
-    np.testing.assert_allclose(features_of(small, kept, made['images']()), expected, atol=1e-6 * np.abs(expected).max())
+    expected = features_of(small, params, made['random_images']())
+    np.testing.assert_allclose(
+        features_of(small, kept, made['random_images']()), expected, atol=1e-6 * np.abs(expected).max()
+    )
     boxed = jax.eval_shape(NFNETS[0].kept, shapes_of(NFNETS[0])[1])
     assert boxed['stem_0']['kernel'].names == ('conv_height', 'conv_width', 'vision_in', 'vision_out')
 
 
 def test_bfloat16_changes_features_little(small, params, made):
-    images = made['images']()
+    images = made['random_images']()
     expected = features_of(small, params, images)
     half = features_of(small, jax.tree.map(lambda x: x.astype(jnp.bfloat16), params), images, jnp.bfloat16)
     assert half.dtype == jnp.bfloat16
@@ -162,12 +164,12 @@ def test_scanned_equals_unrolled(small, params, made):
                 deviation = ((deviation if number else 1.0) ** 2 + small.alpha**2) ** 0.5
         return activation(StandardisedConv(256).apply({'params': params['final']}, x), small.activation)
 
-    pixels = made['images']().astype(np.float32)
+    pixels = made['random_images']().astype(np.float32)
     expected = unrolled(jnp.asarray((pixels - made['MEAN']) / made['STD'], jnp.float32))
     assert expected.shape == (2, 3, 2, 256)
     features = features_of(small, params, pixels)
     np.testing.assert_allclose(features.reshape(expected.shape), expected, atol=1e-5)
-    np.testing.assert_allclose(features, features_of(small, params, made['images']()), atol=1e-6)
+    np.testing.assert_allclose(features, features_of(small, params, made['random_images']()), atol=1e-6)
 
 
 def test_kernels_and_activations_keep_the_variance():

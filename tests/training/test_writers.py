@@ -61,7 +61,7 @@ def test_writers_are_closed_after_an_error(parts, tmp_path):
     kept, full = Kept(), Full()
     with pytest.raises(OSError, match='no room'):
         train(config, tmp_path / 'run', writers=[kept, full])
-    assert kept.closed == full.closed == 1 and list(kept.steps) == [1]
+    assert kept.closed == full.closed == 1 and list(kept.steps) == [1, 2]
     assert not list((tmp_path / 'run').glob('events*'))  # Nobody asked for them.
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,11 @@ class Aligned(NamedTuple):
         """See `Row.lengths`: of the tag with <BOS>, and of the text."""
         return 1 + tag, length
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by."""
         return self.weight.sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """As `Interleaved.counts`. The tokens are those of the texts."""
         return counted(self, images=self.weight, documents=self.weight, targets=0 * self.weight)
 

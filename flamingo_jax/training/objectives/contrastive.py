@@ -13,7 +13,7 @@ the memory of a device depends on its own rows alone. (An automatic gradient wou
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,11 +55,11 @@ class Paired(NamedTuple):
         """See `Row.lengths`."""
         return length, 0
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by."""
         return self.weight.sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """As `Interleaved.counts`. The tokens are those of the texts."""
         return counted(self, images=self.weight, documents=self.weight, targets=0 * self.weight)
 

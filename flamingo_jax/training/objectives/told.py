@@ -5,7 +5,7 @@ language model takes from its caption (compare Hinton et al. 2015).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,11 +53,11 @@ class Told(NamedTuple):
         """See `Row.lengths`: the words for an image may be longer than its tag."""
         return length, length + TOLD * images
 
-    def total_weight(self):
+    def total_weight(self) -> Any:
         """What the summed loss of a batch is divided by."""
         return self.weights.sum()
 
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """As `Interleaved.counts`."""
         return counted(self, images=self.phi.max(axis=1), documents=self.used > 0, targets=self.weights)
 
