@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import flamingo_jax
 from flamingo_jax.errors import UserError
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Engine
 from flamingo_jax.inputs.prompts import Prompt
 
@@ -50,7 +51,7 @@ def ask(engine: Engine, person: int) -> tuple[int, str, int]:
       The person, the whole answer, and the number of its parts.
     """
     answer, parts = '', 0
-    for written in engine.ask(prompt_of(person), max_new_tokens=8):
+    for written in engine.ask(prompt_of(person), Sampling(max_new_tokens=8)):
         answer, parts = written.text, parts + 1  # After each token the whole answer so far.
     return person, answer, parts
 
@@ -67,7 +68,7 @@ def main(checkpoint: str, people: int) -> None:
 
         # A prompt that is wrong is refused at once, and ends nobody else's answer.
         try:
-            engine.ask([*EXAMPLES, IMAGES / 'gorilla_3d.png'], max_new_tokens=10_000)
+            engine.ask([*EXAMPLES, IMAGES / 'gorilla_3d.png'], Sampling(max_new_tokens=10_000))
         except UserError as error:
             print('refused:', error)
 
