@@ -12,10 +12,11 @@ second run, with more episodes or shots, asks only what is new.
 
 Expect a table as in README.md, the paths of the report, and one line for each of the four settings:
 
-    words, 2 shots: SCORE [LOW, HIGH], shuffled images SCORE, nearest centroid SCORE
+    words, 2 shots: SCORE ±HALF, shuffled images SCORE, nearest centroid SCORE
 
 A score without its baselines says little. Shuffled images: the same prompts with images of others. Nearest centroid:
-the frozen features alone. An interval covers 95 %, over the images that are asked about.
+the frozen features alone. HALF is half of the 95 %
+interval over the images that are asked about.
 """
 
 from absl import flags
@@ -65,9 +66,9 @@ def main(checkpoint: str, workdir: str, episodes: int) -> None:
     config = get_config()
     config.episodes = episodes
     for row in evaluate(config, checkpoint, workdir):
-        model, scores = row.scores['model'], {name: f'{score.mean:.2f}' for name, score in row.scores.items()}
+        model, scores = row.scores['model'], {name: f'{score.value:.2f}' for name, score in row.scores.items()}
         print(
-            f'{row.task}, {row.shots} shots: {model.mean:.2f} [{model.low:.2f}, {model.high:.2f}], '
+            f'{row.task}, {row.shots} shots: {model.value:.2f} ±{model.interval:.2f}, '
             f'shuffled images {scores["shuffled images"]}, nearest centroid {scores["nearest centroid"]}'
         )
 

@@ -969,7 +969,7 @@ def test_words_are_explained_where_they_stand_and_the_card_is_linked(page):
     with page.context.expect_page() as card:
         page.click('#card-link')
     card.value.wait_for_selector('table')
-    assert 'Measured limits' in card.value.inner_text('main')
+    assert 'Limits' in card.value.inner_text('main')
     card.value.close()
 
 
