@@ -15,8 +15,7 @@ Expect a table as in README.md, the paths of the report, and one line for each o
     words, 2 shots: SCORE ±HALF, shuffled images SCORE, nearest centroid SCORE
 
 A score without its baselines says little. Shuffled images: the same prompts with images of others. Nearest centroid:
-the frozen features alone. HALF is half of the 95 %
-interval over the images that are asked about.
+the frozen features alone. HALF is half of the 95 % interval over the images that are asked about.
 """
 
 from absl import flags
