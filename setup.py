@@ -9,9 +9,9 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 # What the quickstart needs, so that an installed package works outside the clone. The other bundles would make a wheel
-# of 35 MB: the published models are in the clone. dialogues.py draws an image for docs/, and needs the clone's data/.
+# of 35 MB: the published models are in the clone.
 EMBEDDED = ['data/picture_dictionary/sample', 'experiments']
-LEFT_OUT = ('__pycache__', 'dialogues.py', 'lm_names', 'picture_dictionary', 'smollm_bridge')
+LEFT_OUT = ('__pycache__', 'lm_names', 'picture_dictionary', 'smollm_bridge')
 
 
 class BuildWithEmbedded(build_py):

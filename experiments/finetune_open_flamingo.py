@@ -11,7 +11,7 @@ data/README.md says what own.jsonl holds. LoRA is merged into the language model
 hold no language model, so the last command then refuses.
 
 Expect the first loss to be that of the model before training. Only a tiny OpenFlamingo was measured
-(`benchmarks/finetune.py`: random weights, 32 images, learning rate 1e-3). Its loss went from 4.53 to 0.85 in 100
+(`research/analyses/finetune.py`: random weights, 32 images, learning rate 1e-3). Its loss went from 4.53 to 0.85 in 100
 steps, and with LoRA of rank 8 from 4.51 to 0.84 (means of ten steps; 45 s each on one shared core). The values below
 were not tried on published weights, which were not at hand.
 """

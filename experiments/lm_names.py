@@ -7,7 +7,7 @@
 
 To name an image in some language, the frozen language model must be able to write a name in it, even if it is not
 sure of the thing. The model of lm_pictures mostly writes no whole name for a thing that it does not know
-(benchmarks/names_in_text.py; research/small_model.md, "What limits it").
+(research/analyses/names_in_text.py; research/small_model.md, "What limits it").
 """
 
 from ml_collections import ConfigDict

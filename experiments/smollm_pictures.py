@@ -49,7 +49,7 @@ The bridge does not change a text without images: both gated branches act only o
 
 First, the resampler alone learns to tell names apart, with a classifier that is thrown away (`contrast`); from then on
 it is frozen. Then the gated blocks learn to say the names of single images, and few-shot games. Their gates begin
-open, since they learn sooner so (`smollm_ablations.py`). Last, they learn all that may be asked, and go on with texts
+open, since they learn sooner so (research/bridges.md). Last, they learn all that may be asked, and go on with texts
 and dialogues as the language model does when it is told the names (`further`). What photographs show is known to the
 trunk's own classifier, which `data/imagenet_names` turns into features.
 

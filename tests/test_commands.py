@@ -470,7 +470,7 @@ def test_training_and_evaluation_load_neither_tensorflow_nor_what_they_do_not_us
     assert done.stdout.strip() == '[]', done.stderr
 
 
-LEFT_OUT = ('dialogues.py', 'lm_names/', 'picture_dictionary/', 'smollm_bridge/')
+LEFT_OUT = ('lm_names/', 'picture_dictionary/', 'smollm_bridge/')
 
 
 def test_an_installed_package_brings_the_quickstart(tmp_path):
@@ -484,6 +484,6 @@ def test_an_installed_package_brings_the_quickstart(tmp_path):
     assert where == tmp_path / 'flamingo_jax/embedded'
     files = 'git', 'ls-files', 'experiments', 'data/picture_dictionary/sample'
     for file in subprocess.run(files, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split():
-        # What needs the clone's data/, and the published bundles but for the quickstart's, are left out.
+        # The published bundles but for the quickstart's are left out.
         left_out = file.startswith(tuple(f'experiments/{name}' for name in LEFT_OUT))
         assert (where / file).is_file() != left_out, file

@@ -1,6 +1,6 @@
 """Writes dialogues about the things of a picture set: a language model that chats answers, told what is in the picture.
 
-    python -m data.picture_texts.dialogues --pictures=DATA/picture_dictionary/artists/1.0.0 \
+    python -m data.picture_texts.dialogues --images=DATA/picture_dictionary/artists/1.0.0 \
         --styles=noto,twemoji,openmoji-color,fluent-flat --lm=LMS/smollm2 --out=FILE.jsonl
 
 The answers are the language model's own, greedy, cut at the end of a sentence. LLaVA's instructions were made in this

@@ -85,7 +85,7 @@ class DualEncoder:
         if self.config.contrastive is None:
             raise UserError(
                 'This model has no space that images share with texts. Give one that was trained contrastively '
-                '(experiments/contrastive_pictures.py).'
+                '(docs/contrastive.md).'
             )
         if self.config.contrastive.loss == 'classes':
             raise UserError(
