@@ -118,7 +118,7 @@ setup(
             TENSORBOARD,
             TRUNK,
         ],  # To run docs/tutorial.ipynb: jupyter execute --inplace.
-        'data': ['cairosvg', 'resvg-py'],  # To build data/picture_dictionary; data/icons and data/clip_art.
+        'data': ['cairosvg', 'resvg-py'],  # To build data/picture_dictionary; research/data/.
         # For WUPS (NExT-QA) and for stems of OK-VQA: flamingo_jax/evaluation/english.py.
         'english': ['inflection', 'nltk'],
         # To build data sets of documents. fastwarc and resiliparse read web pages, protego robots.txt; warcio writes.

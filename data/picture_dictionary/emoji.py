@@ -11,10 +11,10 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from flamingo_jax.building.readers.icons import svg
 from flamingo_jax.errors import UserError
 
 CATEGORIES = ('Animals & Nature', 'Food & Drink', 'Travel & Places', 'Activities', 'Objects')
@@ -26,6 +26,8 @@ LANGUAGES = (
 )
 CLDR_LOCALE = {'nb': 'no'}
 
+# Of an SVG.
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 TABLE = 'n/emoji-datasource-16.0.0/package/emoji.json'
 GOOGLE = 'n/emoji-datasource-google-16.0.0/package/img/google/64'
 TWITTER = 'n/emoji-datasource-twitter-16.0.0/package/img/twitter/64'
@@ -70,6 +72,13 @@ def read_concepts(raw: Path) -> list[Concept]:
         if len(names) == len(LANGUAGES):
             concepts.append(Concept(row['unified'].lower(), row['category'], row['subcategory'], row['image'], names))
     return sorted(concepts, key=lambda concept: concept.code)
+
+
+def svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
+    """An icon of a set in Iconify's JSON format."""
+    defaults = dict(left=0, top=0, width=16, height=16)
+    box = [float(icon.get(key, icons.get(key, default))) for key, default in defaults.items()]
+    return f'<svg {NAMESPACES} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>'
 
 
 def _names(raw: Path, locale: str) -> dict[str, str]:

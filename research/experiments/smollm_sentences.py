@@ -1,9 +1,9 @@
 """The published bridge on SmolLM2 learns sentences about images: definitions beside icons, descriptions of portraits.
 
     data/picture_dictionary/fetch.sh --icons RAW
-    python -m data.icons.build --raw=RAW --dictionary=DATA/picture_dictionary/artists/1.0.0 --out=DATA
-    data/wesnoth/fetch.sh RAW
-    python -m data.wesnoth.build --raw=RAW --out=DATA --notranslations
+    python -m research.data.icons.build --raw=RAW --dictionary=DATA/picture_dictionary/artists/1.0.0 --out=DATA
+    research/data/wesnoth/fetch.sh RAW
+    python -m research.data.wesnoth.build --raw=RAW --out=DATA --notranslations
     for SET in icons/pairs wesnoth/english; do
       python -m flamingo_jax.features --data=DATA/$SET/1.0.0 --vision=experiments/smollm_bridge --out=runs/$SET
     done

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from data import building
+from data.picture_dictionary.picture_dictionary_dataset_builder import split_of
+from flamingo_jax.building import write
+from flamingo_jax.inputs.images import ImageFormat
+from flamingo_jax.inputs.sources.array_record import open_split
+from flamingo_jax.inputs.sources.image_set import ImageSet
+from research.data import drawings
+from research.data.clip_art import build as clip_art
+from research.data.icons.build import Pairs
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the package, and not installed with it
-
-from data import building, drawings  # noqa: E402
-from data.clip_art import build as clip_art  # noqa: E402
-from data.icons.build import Pairs  # noqa: E402
-from data.picture_dictionary.picture_dictionary_dataset_builder import split_of  # noqa: E402
-from flamingo_jax.building import write  # noqa: E402
-from flamingo_jax.inputs.images import ImageFormat  # noqa: E402
-from flamingo_jax.inputs.sources.array_record import open_split  # noqa: E402
-from flamingo_jax.inputs.sources.image_set import ImageSet  # noqa: E402
-
 SAMPLE = ROOT / 'data/picture_dictionary/sample'
 # Word, file of its sense (man 5 lexnames), definition.
 NOUNS = (
@@ -64,7 +63,7 @@ def known(name):
 
 
 def test_a_bucket_is_refused_before_anything_is_built(tmp_path):
-    command = [sys.executable, '-m', 'data.clip_art.build', '--out=gs://b/x', '--raw=r', '--dictionary=d']
+    command = [sys.executable, '-m', 'research.data.clip_art.build', '--out=gs://b/x', '--raw=r', '--dictionary=d']
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith('error: gs://b/x is in a bucket. Build in a folder of this machine')

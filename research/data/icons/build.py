@@ -1,7 +1,7 @@
 """Icons of 189 sets, as pairs with sentences (`Documents`): DATA/icons/pairs/1.0.0.
 
     data/picture_dictionary/fetch.sh --icons RAW
-    python -m data.icons.build --raw=RAW --dictionary=DATA/picture_dictionary/full/1.0.0 --out=DATA
+    python -m research.data.icons.build --raw=RAW --dictionary=DATA/picture_dictionary/full/1.0.0 --out=DATA
 
 For games, the picture dictionary's config `artists` has the things that 31 of these sets drew.
 """
@@ -22,9 +22,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import drawings
 from data.picture_dictionary.icons import ROOT
-from flamingo_jax.building.readers import icons
+from research.data import drawings
+from research.data.icons import reader
 
 
 class Pairs(drawings.Drawings, skip_registration=True):
@@ -34,7 +34,7 @@ class Pairs(drawings.Drawings, skip_registration=True):
 
     def __init__(self, things: dict[str, drawings.Thing] | None = None, **rest):
         """things: `drawings.things_of`."""
-        self.READERS = {'.json': functools.partial(icons.read, things=things)}
+        self.READERS = {'.json': functools.partial(reader.read, things=things)}
         super().__init__(**rest)
 
 

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from data.picture_dictionary.emoji import svg
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.drawings import Things, document, draw
+from research.data.drawings import Things, document, draw
 
 # Words that name a variant, not a thing.
 VARIANTS = frozenset(
@@ -24,7 +25,6 @@ NO_THINGS = ('Logos', 'Flags / Maps', 'Programming')  # Categories of sets.
 # These artists are in the picture dictionary.
 IN_DICTIONARY = ('noto', 'noto-v1', 'twemoji', 'openmoji', 'fluent-emoji', 'fluent-emoji-flat')
 IN_DICTIONARY += ('fluent-emoji-high-contrast',)
-SVG = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
 def read(path: str, name: str, images: Any, things: Things) -> Iterator[Document | Dropped]:
@@ -68,10 +68,3 @@ def read(path: str, name: str, images: Any, things: Things) -> Iterator[Document
             yield Dropped('image_damaged', 'image', name, excerpt=f'{icon}: {error}')
             continue
         yield document(f'{prefix}/{icon}', image, things[phrase], about)
-
-
-def svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
-    """An icon of a set in Iconify's JSON format."""
-    defaults = dict(left=0, top=0, width=16, height=16)
-    box = [float(icon.get(key, icons.get(key, default))) for key, default in defaults.items()]
-    return f'<svg {SVG} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>'

@@ -1,7 +1,7 @@
 """Portraits with their descriptions, and illustrated stories, of Battle for Wesnoth, in up to 45 languages.
 
-    data/wesnoth/fetch.sh RAW
-    python -m data.wesnoth.build --raw=RAW --out=DATA [--notranslations]
+    research/data/wesnoth/fetch.sh RAW
+    python -m research.data.wesnoth.build --raw=RAW --out=DATA [--notranslations]
 
 DATA/wesnoth/full/1.0.0 has documents (`Documents`); without translations, DATA/wesnoth/english/1.0.0.
 """
@@ -21,9 +21,9 @@ import functools
 
 import tensorflow_datasets as tfds
 
-from data import drawings
 from data.picture_dictionary.picture_dictionary_dataset_builder import split_of
-from flamingo_jax.building.readers import wesnoth
+from research.data import drawings
+from research.data.wesnoth import reader
 
 GAME = 'usr/share/games/wesnoth/1.18'
 
@@ -35,7 +35,7 @@ class Wesnoth(drawings.Drawings, skip_registration=True):
 
     def __init__(self, locale: str = '', **rest):
         """locale: the folders of translations."""
-        self.READERS = {'.cfg': functools.partial(wesnoth.read, locale=locale, split_of=split_of)}
+        self.READERS = {'.cfg': functools.partial(reader.read, locale=locale, split_of=split_of)}
         super().__init__(**rest)
 
 

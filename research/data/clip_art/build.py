@@ -1,7 +1,7 @@
 """Clip art by some hundred artists, as pairs with titles and descriptions and as an image set.
 
-    data/clip_art/fetch.sh RAW
-    python -m data.clip_art.build --raw=RAW --dictionary=DATA/picture_dictionary/full/1.0.0 --out=DATA
+    research/data/clip_art/fetch.sh RAW
+    python -m research.data.clip_art.build --raw=RAW --dictionary=DATA/picture_dictionary/full/1.0.0 --out=DATA
 
 DATA/clip_art/pairs/1.0.0 has documents (`Documents`), DATA/clip_art/full/1.0.0 images (`FewShot`). The style is
 'clip-art ARTIST'; artists of few images are together in 'clip-art'.
@@ -28,10 +28,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data import building, drawings
+from data import building
 from data.picture_dictionary.picture_dictionary_dataset_builder import image_features
-from flamingo_jax.building.readers import clip_art
 from flamingo_jax.inputs.sources.array_record import open_split
+from research.data import drawings
+from research.data.clip_art import reader
 
 # Fields of a record of an image set that a document's `meta` has too.
 ALIKE = ('concept', 'style', 'category', 'subcategory', 'heldout_languages', 'source', 'licence', 'artist')
@@ -44,8 +45,8 @@ class Pairs(drawings.Drawings, skip_registration=True):
     name = 'clip_art'
 
     def __init__(self, things: Any = None, english: Any = None, **rest):
-        """things, english: those of `data/drawings.py`."""
-        self.READERS = {'.svg': functools.partial(clip_art.read, things=things, english=english)}
+        """things, english: those of `drawings.py`."""
+        self.READERS = {'.svg': functools.partial(reader.read, things=things, english=english)}
         super().__init__(**rest)
 
 

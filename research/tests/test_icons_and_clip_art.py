@@ -9,8 +9,9 @@ import PIL.Image
 import pytest
 
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import clip_art, icons
-from flamingo_jax.building.readers.drawings import SIZE, Thing, draw
+from research.data.clip_art import reader as clip_art
+from research.data.drawings import SIZE, Thing, draw
+from research.data.icons import reader as icons
 
 SQUARE = '<rect x="2" y="2" width="8" height="8" fill="red"/>'
 THINGS = {
