@@ -29,6 +29,7 @@ def wheel(tmp_path_factory):
             (
                 'flamingo_jax/',
                 'experiments/',
+                'research/',
                 'data/picture_dictionary/sample/',
                 'setup.py',
                 'pyproject',
@@ -49,6 +50,7 @@ def test_a_wheel_is_small_and_whole(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {'flamingo_jax/py.typed', 'flamingo_jax/embedded/experiments/quickstart.py'} <= names
     assert any(name.startswith('flamingo_jax/embedded/experiments/lm_dictionary/params/') for name in names)
+    assert not any('research' in name for name in names)
     assert any(name.startswith('flamingo_jax/demo/page/') for name in names)
     assert not [name for name in names if name.startswith('tests') or '__pycache__' in name]
 

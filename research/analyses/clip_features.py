@@ -10,14 +10,12 @@ grid, and with `--checkpoint` as the resampler's latents of the frame alone. A m
 features. A clip and its reverse are right or wrong together, since the classifier has no constant.
 """
 
-import argparse
-
 import numpy as np
 
 from flamingo_jax import load
 from flamingo_jax.inputs.sources.features import format_of
 from flamingo_jax.inputs.sources.image_set import ImageSet
-from research.analyses.name_features import latents
+from research.analyses.name_features import latents, parser
 
 PENALTY = 10.0  # From 1 to 1,000, no figure changes by more than two of the 55 clips.
 
@@ -41,12 +39,7 @@ def accuracy(train: np.ndarray, test: np.ndarray) -> float:
 
 def main() -> None:
     """Prints a line for each set of features."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', required=True, help='the prepared clips')
-    parser.add_argument('--features', required=True, help='folder of the features command')
-    parser.add_argument('--checkpoint', help='bundle, or workdir of a run, whose latents are read too')
-    parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
-    a = parser.parse_args()
+    a = parser(__doc__, 'the prepared clips', needs_model=False).parse_args()
     train, test = clips(a.data, a.features, 'train'), clips(a.data, a.features, 'validation', 'test')
     read = {'mean of the grid': lambda x: x.mean(2, keepdims=True), 'whole grid': lambda x: x}
     if a.checkpoint:

@@ -27,6 +27,22 @@ ASKED = ('fluent-3d', 'openmoji-black', 'fxemoji', 'streamline-emojis', 'ph', 't
 BATCH = 64
 
 
+def parser(doc: str, data: str, needs_model: bool = True) -> argparse.ArgumentParser:
+    """What every reader of features is told on the command line.
+
+    Args:
+      doc: the module's docstring.
+      data: what --data is.
+      needs_model: whether --checkpoint must be given; if not, its latents are read where it is.
+    """
+    told = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    told.add_argument('--checkpoint', required=needs_model, help='bundle, or workdir of a run, whose latents are read')
+    told.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
+    told.add_argument('--data', required=True, help=data)
+    told.add_argument('--features', required=True, help='folder of the features command')
+    return told
+
+
 def in_batches(read: Callable[[np.ndarray], jax.Array], features: np.ndarray) -> np.ndarray:
     """What `read` makes of features [n t s d_v], of BATCH images at a time: [BATCH 1 t s d_v] -> [BATCH ...]."""
     rows = []
@@ -66,12 +82,7 @@ def readers(train: np.ndarray, names: np.ndarray, test: np.ndarray, expected: np
 
 def main() -> None:
     """Prints a row for each artist asked about, and each input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--checkpoint', required=True, help='bundle, or workdir of a run')
-    parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
-    parser.add_argument('--data', required=True, help='the picture dictionary')
-    parser.add_argument('--features', required=True, help='folder of the features command')
-    a = parser.parse_args()
+    a = parser(__doc__, 'the picture dictionary').parse_args()
     model = load(a.checkpoint, lm=a.lm)
     every = ImageSet(a.data, 'train', format_of(a.features, 'train'), features=a.features)
 

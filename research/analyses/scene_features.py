@@ -14,7 +14,6 @@ What a dog looks like comes from the corners in which one stands. The places are
 their quarters, of these.
 """
 
-import argparse
 import pathlib
 from collections.abc import Callable
 
@@ -24,7 +23,7 @@ from flamingo_jax import load
 from flamingo_jax.inputs.images import QUARTERS
 from flamingo_jax.inputs.sources.features import format_of
 from flamingo_jax.inputs.sources.image_set import ImageSet
-from research.analyses.name_features import accuracy, latents, readers
+from research.analyses.name_features import accuracy, latents, parser, readers
 
 STYLE = 'fluent-3d'
 GRID = np.arange(25).reshape(5, 5)
@@ -69,12 +68,7 @@ def numbers(images: ImageSet, columns: dict[str, int], like: Callable) -> tuple[
 
 def main() -> None:
     """Prints a line for each corner."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', required=True, help='the prepared scenes')
-    parser.add_argument('--features', required=True, help='folder of the features command')
-    parser.add_argument('--checkpoint', help='bundle, or workdir of a run, whose latents are read too')
-    parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
-    a = parser.parse_args()
+    a = parser(__doc__, 'the prepared scenes', needs_model=False).parse_args()
     frames = np.load(pathlib.Path(a.features) / 'train.npy', mmap_mode='r').shape[2]
     shown = dict(features=a.features, frames=frames)
     train = ImageSet(a.data, 'train', format_of(a.features, 'train'), **shown)

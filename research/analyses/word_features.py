@@ -10,7 +10,6 @@ model's state at the colon after the image, after each of its blocks, as the nex
 finds in a state and the Flamingo does not say is lost where the language model looks for the example in its prompt.
 """
 
-import argparse
 import functools
 
 import jax
@@ -24,7 +23,7 @@ from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.model import states as blocks
 from flamingo_jax.model.language_model import as_read
 from flamingo_jax.tasks.nearest import nearest_centroid
-from research.analyses.name_features import BATCH, in_batches, latents
+from research.analyses.name_features import BATCH, in_batches, latents, parser
 
 ASKED, PROMPT, WAYS, SHOTS = 'fluent-3d', ':', 5, (1, 4)
 
@@ -61,14 +60,10 @@ def right(rows: np.ndarray, concepts: np.ndarray, styles: np.ndarray, shots: int
 
 def main() -> None:
     """Prints a row for each input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--checkpoint', required=True, help='bundle, or workdir of a run')
-    parser.add_argument('--lm', default='', help='bundle of the language model, if the checkpoint has none')
-    parser.add_argument('--data', required=True, help='the picture dictionary')
-    parser.add_argument('--features', required=True, help='folder of the features command')
-    parser.add_argument('--split', default='test', help='test: things never shown; train: things that training showed')
-    parser.add_argument('--questions', type=int, default=1000)
-    a = parser.parse_args()
+    told = parser(__doc__, 'the picture dictionary')
+    told.add_argument('--split', default='test', help='test: things never shown; train: things that training showed')
+    told.add_argument('--questions', type=int, default=1000)
+    a = told.parse_args()
     model = load(a.checkpoint, lm=a.lm)
     of = ImageSet(a.data, a.split, format_of(a.features, a.split), features=a.features, styles=(*STYLES, ASKED))
     concepts = np.array([image.concept for image in of.images])
