@@ -124,7 +124,8 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
     from flamingo_jax import memory
     from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
     from flamingo_jax.evaluation.pools import Pools
-    from flamingo_jax.evaluation.setting import measure
+    from flamingo_jax.evaluation.run import measure
+    from flamingo_jax.evaluation.setting import Setting
     from flamingo_jax.evaluation.task import make as make_task
     from flamingo_jax.inference import pretrained
     from flamingo_jax.inputs.prompts import encode
@@ -149,7 +150,7 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
         if support == 'seen':
             fresh.reader.images.of([encode(shown, model.tokenizer)])
         begin = clock()
-        row, _ = measure(c, fresh, asked, shots, task.support[0], 'open-ended', lambda _: None)
+        row, _ = measure(Setting.of(c, asked, shots, task.support[0], 'open-ended'), fresh, batch)
         answers = {id: query['answer'] for id, query in row.queries.items()}
         out.append(dict(seconds=since(begin), answers=answers))
     return dict(passes=out)

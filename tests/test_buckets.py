@@ -20,7 +20,7 @@ from flamingo_jax.checkpoints.run_format import newest_whole, read_latest, steps
 from flamingo_jax.errors import StorageError
 from flamingo_jax.evaluation import answered
 from flamingo_jax.evaluation.answered import Answered
-from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluation.run import evaluate
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.image_set import ImageSet

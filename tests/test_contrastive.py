@@ -17,7 +17,7 @@ from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.datasets.flickr30k import Flickr30k
 from flamingo_jax.evaluation.metrics import score
 from flamingo_jax.evaluation.retrieval import ImagesOfTexts, TextsOfImages
-from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluation.run import evaluate
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, ContrastiveConfig
 from flamingo_jax.model.flamingo import Flamingo

@@ -14,7 +14,7 @@ from flamingo_jax.checkpoints.converted import write
 from flamingo_jax.conversion import idefics, open_flamingo
 from flamingo_jax.evaluation.datasets.coco import COCO
 from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
-from flamingo_jax.evaluate import evaluate
+from flamingo_jax.evaluation.run import evaluate
 from tests import peers
 
 pytestmark = [pytest.mark.parity]
