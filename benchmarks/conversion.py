@@ -34,8 +34,8 @@ import safetensors.numpy
 import tokenizers
 from absl import logging
 
-from flamingo_jax import convert
-from flamingo_jax.conversion import idefics
+from flamingo_jax.checkpoints.converted import write
+from flamingo_jax.conversion import idefics, language_model_files
 
 WIDTH, FFW, VOCABULARY = 4096, 11008, 32000
 
@@ -118,7 +118,7 @@ def main() -> None:
         size = (write_idefics if is_idefics else write_checkpoint)(source, flags.FLAGS.depth)
     peak, end, begin = [0], threading.Event(), time.perf_counter()
     threading.Thread(target=watch, args=(peak, end), daemon=True).start()
-    (convert.idefics if is_idefics else convert.lm)(str(source), str(folder / 'bundle'))
+    write((idefics if is_idefics else language_model_files).convert, str(source), str(folder / 'bundle'))
     end.set()
     seconds = time.perf_counter() - begin
     print(f'{size / 1e9:.1f} GB converted in {seconds:.0f} s, {peak[0] / 2**30:.2f} GiB without the page cache')

@@ -59,7 +59,8 @@ def parse() -> argparse.Namespace:
 
 def make(peer: str, folder: pathlib.Path, queries: int) -> Any:
     """Writes the data and our bundle; returns the original as its suite asks it. Always the same."""
-    from flamingo_jax import convert
+    from flamingo_jax.checkpoints.converted import write
+    from flamingo_jax.conversion import idefics, open_flamingo
     from tests import peers
     from tests.evaluation import open_flamingo_suite as suite
 
@@ -74,8 +75,8 @@ def make(peer: str, folder: pathlib.Path, queries: int) -> Any:
         model, _ = peers.open_flamingo(folder, 'llama', EVERY, DEPTH, 0, words=WORDS, sizes=sizes, vision=vision)
         suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts)
         if not (folder / 'bundle').is_dir():
-            files = (str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle'))
-            convert.open_flamingo(*files, heads=6)
+            files = (str(folder / name) for name in ('checkpoint.pt', 'bundle', 'lm', 'clip.pt'))
+            write(open_flamingo.convert, *files, heads=6)
         return suite.OpenFlamingo(model, folder / 'lm', 224)
     vision = dict(embed_dim=384, image_size=224, intermediate_size=1536, patch_size=16, num_hidden_layers=6)
     perceiver = dict(resampler_n_latents=64, resampler_depth=6, resampler_n_heads=16, resampler_head_dim=96)
@@ -84,7 +85,7 @@ def make(peer: str, folder: pathlib.Path, queries: int) -> Any:
     model = peers.idefics(folder / 'source', **how)
     suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, suite.AROUND)
     if not (folder / 'bundle').is_dir():
-        convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
+        write(idefics.convert, str(folder / 'source'), str(folder / 'bundle'))
     return suite.Idefics(model, folder / 'source', 224)
 
 
@@ -123,7 +124,8 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
     from flamingo_jax import memory
     from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
     from flamingo_jax.evaluation.pools import Pools
-    from flamingo_jax.evaluation.setting import measure
+    from flamingo_jax.evaluation.run import measure
+    from flamingo_jax.evaluation.setting import Setting
     from flamingo_jax.evaluation.task import make as make_task
     from flamingo_jax.inference import pretrained
     from flamingo_jax.inputs.prompts import encode
@@ -148,7 +150,7 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
         if support == 'seen':
             fresh.reader.images.of([encode(shown, model.tokenizer)])
         begin = clock()
-        row, _ = measure(c, fresh, asked, shots, task.support[0], 'open-ended', lambda _: None)
+        row, _ = measure(Setting.of(c, asked, shots, task.support[0], 'open-ended'), fresh, batch)
         answers = {id: query['answer'] for id, query in row.queries.items()}
         out.append(dict(seconds=since(begin), answers=answers))
     return dict(passes=out)

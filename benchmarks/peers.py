@@ -153,12 +153,13 @@ class Original:
 
 def make(peer: str, folder: pathlib.Path, _: argparse.Namespace) -> None:
     """Writes the original and our bundle of it."""
-    from flamingo_jax import convert
+    from flamingo_jax.checkpoints.converted import write
+    from flamingo_jax.conversion import idefics, open_flamingo
 
     Original(peer, folder)
-    files = ('checkpoint.pt', 'lm', 'clip.pt') if peer == 'open_flamingo' else ('source',)
-    files = [str(folder / name) for name in (*files, 'making')]
-    convert.open_flamingo(*files, heads=12) if peer == 'open_flamingo' else convert.idefics(*files)
+    files = ('checkpoint.pt', 'making', 'lm', 'clip.pt') if peer == 'open_flamingo' else ('source', 'making')
+    files = [str(folder / name) for name in files]
+    write(open_flamingo.convert, *files, heads=12) if peer == 'open_flamingo' else write(idefics.convert, *files)
     (folder / 'making').rename(folder / 'bundle')
 
 

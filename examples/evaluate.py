@@ -32,8 +32,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.run import evaluate
 from flamingo_jax.tasks.names import Names
 from flamingo_jax.tasks.words import Words
 

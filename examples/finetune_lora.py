@@ -34,7 +34,7 @@ import shutil
 from ml_collections import ConfigDict
 
 import flamingo_jax
-from flamingo_jax import convert
+from flamingo_jax.checkpoints import bundle_of_run
 from flamingo_jax.inputs.sources.documents import Documents
 from flamingo_jax.train import train
 from flamingo_jax.training import config as training
@@ -83,7 +83,7 @@ def main(workdir: str, steps: int) -> None:
 
     # The run itself can be loaded too. A bundle needs nothing beside it, and no LoRA: it is part of the weights.
     if not (folder / 'bundle').exists():
-        convert.run(str(folder / 'run'), str(folder / 'bundle'))
+        bundle_of_run.write(str(folder / 'run'), str(folder / 'bundle'))
     after = answers(folder / 'bundle')
     for name in ASKED:
         print(f'{name}: {before[name]!r} -> {after[name]!r}')

@@ -13,14 +13,14 @@ import pytest
 
 import flamingo_jax
 from data.pairs.build import Pairs
-from flamingo_jax import convert, files, locks
+from flamingo_jax import files, locks
 from flamingo_jax.building import write as building
-from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints import bundle, bundle_of_run
 from flamingo_jax.checkpoints.run_format import newest_whole, read_latest, steps
 from flamingo_jax.errors import StorageError
-from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import answered
 from flamingo_jax.evaluation.answered import Answered
+from flamingo_jax.evaluation.run import evaluate
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.image_set import ImageSet
@@ -295,7 +295,7 @@ def test_a_run_is_killed_resumed_evaluated_and_exported_in_a_bucket(store, place
     assert {'report.json', 'report.png', 'contact_sheet.html', 'queries.jsonl'} <= set(files.below(place / 'report'))
     # This emulator of gs:// gives TensorStore a generation that it cannot read, for some of the bundle's objects.
     model = tmp_path / 'model' if str(place).startswith('gs') else f'{place}/model'
-    convert.run(f'{place}/run', str(model))
+    bundle_of_run.write(f'{place}/run', str(model))
     loaded = flamingo_jax.load(str(model))
     again = flamingo_jax.load(f'{place}/run')
     assert loaded.generate(['x'], max_new_tokens=2) == again.generate(['x'], max_new_tokens=2)

@@ -25,8 +25,8 @@ from experiments.evaluate import quickstart
 from flamingo_jax import commands
 from flamingo_jax.checkpoints import bundle
 from flamingo_jax.errors import MissingPackageError, UserError
-from flamingo_jax.evaluate import evaluate, measure
 from flamingo_jax.evaluation import config as evaluation
+from flamingo_jax.evaluation.run import evaluate, measure
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.training import config as training
 
@@ -114,7 +114,7 @@ def test_evaluate_writes_every_report(parts, run, tmp_path):
 
 
 def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(parts, run, tmp_path, monkeypatch):
-    monkeypatch.setattr('flamingo_jax.evaluate.measure', None)
+    monkeypatch.setattr('flamingo_jax.evaluation.run.measure', None)
     config = quickstart.get_config()
     config.features, config.episodes, config.max_new_tokens = str(parts / 'features'), 20, 3
     config.tasks.names.update(shots=(4, 60), answers=('open-ended', 'ranked'))
@@ -132,11 +132,11 @@ def test_prompts_longer_than_the_context_are_refused_before_the_first_episode(pa
 def test_without_examples_random_and_rices_are_asked_once(parts, run, tmp_path, monkeypatch):
     ran = []
 
-    def measured(config, model, task, shots, support, **more):
-        ran.append((shots, support))
-        return measure(config, model, task, shots=shots, support=support, **more)
+    def measured(setting, *more):
+        ran.append((setting.shots, setting.support))
+        return measure(setting, *more)
 
-    monkeypatch.setattr('flamingo_jax.evaluate.measure', measured)
+    monkeypatch.setattr('flamingo_jax.evaluation.run.measure', measured)
     config = quickstart.get_config()
     config.features, config.episodes = str(parts / 'features'), 4
     config.tasks = ConfigDict(dict(names=config.tasks.names))

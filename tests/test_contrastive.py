@@ -12,13 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import flamingo_jax
-from flamingo_jax import convert
-from flamingo_jax.checkpoints import bundle
-from flamingo_jax.evaluate import evaluate
+from flamingo_jax.checkpoints import bundle, bundle_of_run
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.datasets.flickr30k import Flickr30k
 from flamingo_jax.evaluation.metrics import score
 from flamingo_jax.evaluation.retrieval import ImagesOfTexts, TextsOfImages
+from flamingo_jax.evaluation.run import evaluate
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import TINY, ContrastiveConfig
 from flamingo_jax.model.flamingo import Flamingo
@@ -79,7 +78,7 @@ def test_a_run_trains_a_trunk_for_a_flamingo(parts, tmp_path):
     assert len(recorded) == 12 and np.mean(recorded[-3:]) < np.mean(recorded[:3])
     assert len(losses(tmp_path / 'run', 'validation/images/loss')) == 1
 
-    convert.run(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
+    bundle_of_run.write(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
     found = bundle.read(tmp_path / 'bundle')
     assert set(found.checksums) == {'vision', 'lm', 'contrastive'} == set(found.trained)
     trained = found.params('vision')
@@ -116,12 +115,12 @@ def test_a_resampler_is_trained_for_a_flamingo(loss, parts, tmp_path):
     train(c, tmp_path / 'contrast')
     recorded = [loss for _, loss in losses(tmp_path / 'contrast')]
     assert np.mean(recorded[-5:]) < np.mean(recorded[:5]) - 0.1
-    convert.run(str(tmp_path / 'contrast'), str(tmp_path / 'towers'))
+    bundle_of_run.write(str(tmp_path / 'contrast'), str(tmp_path / 'towers'))
 
     flamingo.resampler, flamingo.trained = str(tmp_path / 'towers'), ('xattn', 'extra_tokens')
     flamingo.steps = flamingo.checkpoint_every = 1
     train(flamingo, tmp_path / 'run')
-    convert.run(str(tmp_path / 'run'), str(tmp_path / 'flamingo'))
+    bundle_of_run.write(str(tmp_path / 'run'), str(tmp_path / 'flamingo'))
     before, after = (bundle.read(tmp_path / name) for name in ('towers', 'flamingo'))
     assert after.checksums['resampler'] == before.checksums['resampler'] and after.config.contrastive is None
     assert after.trained == ('extra_tokens', 'resampler', 'xattn')  # Of the towers, it has the resampler alone.

@@ -68,7 +68,7 @@ def after_step(monkeypatch, step, fault):
                 fault()
             super().add(number, metrics, waited)
 
-    monkeypatch.setattr('flamingo_jax.train.Progress', Faulty)
+    monkeypatch.setattr('flamingo_jax.training.run.Progress', Faulty)
     return seen
 
 
@@ -80,7 +80,7 @@ def first_damaged(seen):
 def assert_goes_on(config, workdir, undisturbed, monkeypatch):
     """What is left of a run that ended is good: after the repair it ends as one that had no fault."""
     assert steps(workdir / 'checkpoints')[0] >= FAULT - 1
-    monkeypatch.setattr('flamingo_jax.train.Progress', Progress)
+    monkeypatch.setattr('flamingo_jax.training.run.Progress', Progress)
     train(config, workdir)
     jax.tree.map(np.testing.assert_array_equal, read_latest(workdir)[1], undisturbed)
 
@@ -169,7 +169,7 @@ def test_too_many_damaged_images_end_the_run(parts, own, tmp_path, monkeypatch):
         max(steps(tmp_path / 'run/checkpoints')) <= first + 4
     )  # Threads may read some good batches after a damaged one.
     config.max_unreadable, config.resume_changed = 1.0, True  # The images are others now.
-    monkeypatch.setattr('flamingo_jax.train.Progress', Progress)
+    monkeypatch.setattr('flamingo_jax.training.run.Progress', Progress)
     assert np.isfinite(train(config, tmp_path / 'run')['loss'])
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.answered import FILE, FOLDER
+from flamingo_jax.evaluation.run import evaluate
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.parallel import rules

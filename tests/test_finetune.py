@@ -12,9 +12,10 @@ import pytest
 
 import flamingo_jax
 from experiments import finetune_idefics, finetune_open_flamingo
-from flamingo_jax import convert
-from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints import bundle, bundle_of_run, export
+from flamingo_jax.checkpoints.converted import write
 from flamingo_jax.checkpoints.run_format import read_latest
+from flamingo_jax.conversion import idefics, open_flamingo
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Flamingo
@@ -49,9 +50,9 @@ def start(tmp_path_factory):
     """The bundle of the tiny OpenFlamingo in tests/golden/peers.npz."""
     folder = tmp_path_factory.mktemp('start')
     peers.write_golden(folder, 'open_flamingo')
-    paths = [str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.safetensors', 'bundle')]
-    convert.open_flamingo(*paths, heads=3)
-    return paths[-1]
+    paths = [str(folder / name) for name in ('checkpoint.pt', 'bundle', 'lm', 'clip.safetensors')]
+    write(open_flamingo.convert, *paths, heads=3)
+    return paths[1]
 
 
 def tiny_config(start, own, **lora):
@@ -130,7 +131,7 @@ def test_a_frozen_tree_may_be_replaced_by_one_that_was_trained_further(start, ow
     config = tiny_config(start, own)
     config[tree], config.steps = further, 1
     train(config, tmp_path / 'run')
-    convert.run(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
+    bundle_of_run.write(str(tmp_path / 'run'), str(tmp_path / 'bundle'))
     assert trained in bundle.read(tmp_path / 'bundle').trained  # An export says that it would lose that.
     got = bundle.read(tmp_path / 'bundle').checksums
     assert got[tree] == bundle.read(further).checksums[tree] != whole.checksums[tree]
@@ -139,7 +140,7 @@ def test_a_frozen_tree_may_be_replaced_by_one_that_was_trained_further(start, ow
 
 def test_it_becomes_a_plain_bundle(start, run, tmp_path):
     """Its language model is the effective one; what OpenFlamingo's format would lose is not exported."""
-    convert.run(str(run[0]), str(tmp_path / 'bundle'))
+    bundle_of_run.write(str(run[0]), str(tmp_path / 'bundle'))
     merged, unmerged = bundle.read(tmp_path / 'bundle'), read_latest(run[0])[1]
     assert set(merged.checksums) == TRAINED | {'lm', 'vision'} and merged.config == bundle.read(start).config
     assert merged.checksums['vision'] == bundle.read(start).checksums['vision']
@@ -154,7 +155,7 @@ def test_it_becomes_a_plain_bundle(start, run, tmp_path):
     with pytest.raises(
         ValueError, match="has trained .'lora'., but an OpenFlamingo file contains neither the language model"
     ):
-        convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'out.pt'))
+        export.to_open_flamingo(str(tmp_path / 'bundle'), str(tmp_path / 'out.pt'))
     assert not (tmp_path / 'out.pt').exists()
 
 
@@ -194,13 +195,13 @@ def test_the_original_says_the_same_after_fine_tuning(own, tmp_path):
     import torch
 
     model, _ = peers.open_flamingo(tmp_path, 'mpt', every=1, depth=3)
-    paths = [str(tmp_path / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')]
-    convert.open_flamingo(*paths, heads=3)
-    config = tiny_config(paths[-1], own)
+    paths = [str(tmp_path / name) for name in ('checkpoint.pt', 'bundle', 'lm', 'clip.pt')]
+    write(open_flamingo.convert, *paths, heads=3)
+    config = tiny_config(paths[1], own)
     config.steps = 3
     train(config, tmp_path / 'run')
-    convert.run(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
-    convert.export('to_open_flamingo', str(tmp_path / 'tuned'), str(tmp_path / 'tuned.pt'))
+    bundle_of_run.write(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
+    export.to_open_flamingo(str(tmp_path / 'tuned'), str(tmp_path / 'tuned.pt'))
     before, after = (read_torch_checkpoint(tmp_path / name) for name in ('checkpoint.pt', 'tuned.pt'))
     changed = {name for name, value in after.items() if not np.array_equal(value, before[name])}
     assert 'perceiver.latents' in changed and len(changed) > len(after) / 2
@@ -226,11 +227,11 @@ def test_an_original_idefics_says_what_lora_taught(own, tmp_path):
     transformers = pytest.importorskip('transformers')
     torch = pytest.importorskip('torch')
     peers.idefics(tmp_path / 'original')
-    convert.idefics(str(tmp_path / 'original'), str(tmp_path / 'bundle'))
+    write(idefics.convert, str(tmp_path / 'original'), str(tmp_path / 'bundle'))
     config = tiny_config(str(tmp_path / 'bundle'), own, rank=2, targets=('query', 'out', 'up'))
     train(config, tmp_path / 'run')
-    convert.run(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
-    convert.export('to_idefics', str(tmp_path / 'tuned'), str(tmp_path / 'exported'))
+    bundle_of_run.write(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
+    export.to_idefics(str(tmp_path / 'tuned'), str(tmp_path / 'exported'))
     images = np.random.default_rng(3).integers(0, 256, (1, 2, 1, 42, 42, 3)).astype(np.uint8)
     ids = np.array([[1, 94, 95, 94, 5, 6, 94, 95, 94, 7, 8, 9]])
     tuned = flamingo_jax.load(tmp_path / 'tuned')

@@ -1,4 +1,4 @@
-"""Benchmarks, experiments, builders of data and the laboratory, most of which no test runs, import what exists."""
+"""Imports point down the rooms of the package, stay out of the laboratory, and name what exists."""
 
 import ast
 import functools
@@ -10,6 +10,19 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).parents[1]
 PRODUCT = ('flamingo_jax', 'data', 'experiments', 'benchmarks', 'tests', 'examples')
 ROOMS = (*PRODUCT, 'research')
+# The folders of the package. Each imports those below it; those of one line do not import each other.
+DOWN = (
+    {'demo', 'lmms_eval'},
+    {'planning'},
+    {'evaluation', 'training'},
+    {'inference'},
+    {'checkpoints'},
+    {'conversion'},
+    {'tasks'},
+    {'building'},
+    {'inputs'},
+    {'model', 'parallel'},
+)
 
 
 @functools.cache
@@ -49,3 +62,26 @@ def test_the_product_does_not_import_the_laboratory():
     found = list(imports_of(*PRODUCT))
     assert len(found) > 1000  # Fewer: these are not the folders.
     assert [(file, module) for file, module, _ in found if module.partition('.')[0] == 'research'] == []
+
+
+def imported(file: pathlib.Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f'{node.module}.{name.name}' for name in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return {name for name in found if name.startswith('flamingo_jax.')}
+
+
+def test_imports_point_down_the_rooms():
+    place = {room: i for i, rooms in enumerate(DOWN) for room in rooms}
+    folders = {path.name for path in (ROOT / 'flamingo_jax').iterdir() if (path / '__init__.py').is_file()}
+    assert folders == place.keys()
+    up = []
+    for room, i in place.items():
+        for file in (ROOT / 'flamingo_jax' / room).rglob('*.py'):
+            rooms = {name.split('.')[1] for name in imported(file)} & place.keys() - {room}
+            up += [f'{file.relative_to(ROOT)} imports {other}' for other in sorted(rooms) if place[other] <= i]
+    assert not up

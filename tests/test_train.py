@@ -12,8 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import flamingo_jax
-from flamingo_jax import convert
-from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints import bundle, bundle_of_run
 from flamingo_jax.checkpoints.run_format import digests, read_latest
 from flamingo_jax.inputs.rows import COUNTS
 from flamingo_jax.parallel.mesh import make_mesh
@@ -197,7 +196,7 @@ def test_int8_on_a_mesh_is_the_same_run(parts, in_int8, tmp_path):
 
 
 def test_a_run_becomes_a_bundle_that_stands_alone(run, tmp_path):
-    convert.run(str(run), str(tmp_path / 'bundle'))
+    bundle_of_run.write(str(run), str(tmp_path / 'bundle'))
     a, b = flamingo_jax.load(run), flamingo_jax.load(tmp_path / 'bundle')
     assert set(b.params) == {'vision', 'lm', 'resampler', 'xattn', 'extra_tokens'}
     image = np.zeros((20, 20, 3), np.uint8)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json
 from flamingo_jax.conversion.tensors import Tensor, kernel, matrix, norm, to_tree, vector
+from flamingo_jax.conversion.trunk import Trunk
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.vision.beit import BEiTConfig
 
@@ -18,6 +19,11 @@ TABLE = 'relative_position_bias.relative_position_bias_table'
 # What a trunk does not use: the heads, the token of masked patches, and indices that follow from the size.
 HEADS = ('pooler.', 'classifier.', 'lm_head.', 'layernorm.', 'embeddings.mask_token')
 INDEX = 'relative_position_index'
+
+
+def beit(source: str) -> Trunk:
+    """A BEiT. ValueError if the folder does not hold one; the message names it."""
+    return Trunk('BEiT', *read_beit(source))
 
 
 def read_beit(source: str) -> tuple[BEiTConfig, dict[str, Any]]:

@@ -27,6 +27,7 @@ from typing import Any, cast
 import numpy as np
 
 from flamingo_jax.conversion import language_model_configs
+from flamingo_jax.conversion.converted import Converted
 from flamingo_jax.conversion.hugging_face import ACTIVATIONS, activation_of, open_tensors, read_json, roles
 from flamingo_jax.conversion.tensors import Empty, Tensor, in_memory, matrix, norm, to_tree, vector
 from flamingo_jax.conversion.vit import vit_tensors
@@ -36,7 +37,6 @@ from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
 from flamingo_jax.model.component import differences
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
-from flamingo_jax.model.flamingo import Params
 from flamingo_jax.model.language_model import LanguageModelConfig
 from flamingo_jax.model.vision.vit import ViTConfig
 
@@ -47,7 +47,7 @@ BUFFERS = re.compile(r'.*(rotary_emb\.inv_freq|embeddings\.position_ids)')
 REMEDY = 'Give a folder of HuggingFaceM4/idefics-9b, -80b, -9b-instruct or -80b-instruct, or one fine-tuned from these.'
 
 
-def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> tuple[FlamingoConfig, Params, Tokenizer]:
+def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> Converted:
     """Reads an IDEFICS from its Hugging Face folder, in the dtypes of its tensors.
 
     Args:
@@ -70,7 +70,12 @@ def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> tu
         raise UserError(f'{folder} is not a whole IDEFICS: {error}. {REMEDY}') from error
     width = np.zeros(config.vision.width, np.float32)
     params['vision'] |= dict(mean=width, std=width + 1)
-    return config, params, tokenizer
+    card = dict(
+        title=f'{pathlib.Path(source).name}, an IDEFICS',
+        description='Its licence is that of its source.',
+        tags=['image-text-to-text'],
+    )
+    return Converted(config, params, tokenizer, card, image_tag='token')
 
 
 def _read_config(fields: Mapping[str, Any]) -> FlamingoConfig:

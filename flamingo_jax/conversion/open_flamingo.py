@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from flamingo_jax.conversion import language_model_configs, language_models
+from flamingo_jax.conversion.converted import Converted
 from flamingo_jax.conversion.hugging_face import open_tensors, open_tokenizer, read_json
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import (
@@ -48,7 +49,6 @@ from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
 from flamingo_jax.model.component import differences
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
-from flamingo_jax.model.flamingo import Params
 from flamingo_jax.model.language_model import LanguageModelConfig
 
 # The path of the LM's blocks, by model_type of its config.json.
@@ -66,16 +66,6 @@ REMEDY = (
     'the '
     'weights of its CLIP.'
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Converted:
-    """An OpenFlamingo as a model of this project. `report` is a line that says what was loaded from where."""
-
-    config: FlamingoConfig
-    params: Params
-    tokenizer: Tokenizer
-    report: str
 
 
 def convert(
@@ -144,7 +134,12 @@ def convert(
     report = (
         f'{len(state)} trained tensors loaded, LM from {lm}, trunk from {clip}, nothing missing, nothing unused.{note}'
     )
-    return Converted(config, params, tokenizer_of(tokenizer, config), report)
+    card = dict(
+        title=f'{pathlib.Path(source).name}, an OpenFlamingo',
+        description=f'{report}\nIts licences are those of its parts.',
+        tags=['image-text-to-text'],
+    )
+    return Converted(config, params, tokenizer_of(tokenizer, config), card, image_tag='token', report=report)
 
 
 def tokenizer_of(tokenizer: Tokenizer, config: FlamingoConfig) -> Tokenizer:

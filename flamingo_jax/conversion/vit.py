@@ -23,6 +23,7 @@ import numpy as np
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import State, Tensor, kernel, matrix, norm, sizes, to_tree, vector
+from flamingo_jax.conversion.trunk import Trunk
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.vision.clip_embedding import ClipEmbeddingConfig
 from flamingo_jax.model.vision.vit import SIGLIP_MEAN, SIGLIP_STD, ViTConfig
@@ -44,6 +45,31 @@ HEADS = ('proj', 'head.', 'attn_pool.', 'embeddings.position_ids')
 # Head widths of open_clip and timm for widths whose heads are not 64 wide.
 HEAD_WIDTHS = {1152: 72, 1280: 80, 1408: 88, 1536: 96, 1664: 104, 1792: 112}
 FITS = {'shortest': 'crop', 'squash': 'squash'}  # open_clip's names.
+
+
+def vit(
+    kind: str,
+    source: str,
+    activation: str = '',
+    heads: int = 0,
+    norm_features: bool | None = None,
+    class_feature: bool = False,
+) -> Trunk:
+    """The vision transformer of a CLIP or SigLIP (`kind`); see `read_vit`.
+
+    Raises:
+      ValueError: the source is not such a checkpoint. The message names it.
+    """
+    vision, params = read_vit(source, kind, activation, heads)
+    features = dict(class_feature=class_feature)
+    if norm_features is not None:
+        features['norm_features'] = norm_features
+    return Trunk({'clip': 'CLIP', 'siglip': 'SigLIP'}[kind], dataclasses.replace(vision, **features), params)
+
+
+def clip_embedding(source: str, activation: str = '', heads: int = 0) -> Trunk:
+    """A CLIP with its projection. ValueError if the source does not hold one; the message names it."""
+    return Trunk('CLIP embedding', *read_clip_embedding(source, activation, heads))
 
 
 def read_vit(

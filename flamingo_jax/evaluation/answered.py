@@ -17,9 +17,11 @@ from typing import Any
 
 import jax
 
+from flamingo_jax import __version__
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.report import as_json
 from flamingo_jax.files import Path, as_path, in_bucket, write_whole
+from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.tasks.episode import Episode
 
 FILE, FOLDER = 'unfinished.json', 'answers'
@@ -120,6 +122,14 @@ def _digest(about: Any) -> str:
 def _interned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON. Likelihoods have the names of all candidates, in each line anew."""
     return {sys.intern(key): value for key, value in pairs}
+
+
+def identity_of(checkpoint: str | Path, model: Pretrained) -> list[Any]:
+    """All that tells the model from others, for its answers."""
+    trained = model.digest or [str(checkpoint), model.step]  # Without checksums, a run is told by its place.
+    trained = None if model.step is None else trained
+    tokenizer = hashlib.sha256(model.tokenizer.model).hexdigest()
+    return [__version__, model.checksums, trained, tokenizer, dataclasses.asdict(model.model)]
 
 
 def refuse_another(workdir: str | Path, about: Mapping[str, Any]) -> None:

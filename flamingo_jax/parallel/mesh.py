@@ -8,8 +8,9 @@ A mesh is data in a config: `mesh=dict(data=1, fsdp=8, tensor=1)`. Data parallel
 mixtures are mesh shapes, not code paths.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -108,6 +109,25 @@ def in_rows(mesh: Mesh | None, *arrays: Array | np.ndarray) -> tuple[list[Array 
     rest = -b % row_shards(mesh)
     filled = [np.concatenate([array, np.repeat(array[-1:], rest, axis=0)]) for array in arrays]
     return [jax.device_put(array, batch_sharding(mesh)) for array in filled], b
+
+
+def local_mesh(shape: Mapping[str, int]) -> Mesh | None:
+    """A mesh of this process's devices; None for a single device.
+
+    Each process has a whole model, since it answers its own questions.
+
+    shape: `data`, `fsdp` and `tensor`, of which one may be -1.
+
+    ValueError if there are too few devices.
+    """
+    devices = jax.local_devices()
+    if -1 not in shape.values():
+        number = math.prod(shape.values())
+        if number == 1:
+            return None
+        devices = devices[:number] if 0 < number <= len(devices) else devices
+    mesh = make_mesh(**shape, devices=devices)
+    return mesh if mesh.size > 1 else None
 
 
 def check_batch(name: str, batch_size: int, micro_batches: int, mesh: Mesh) -> None:

@@ -8,8 +8,13 @@ nothing for a frozen trunk. `tests/planning/test_flops.py` compares these counts
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
+
 from flamingo_jax.inputs.sources.source import Source
 from flamingo_jax.model.config import FlamingoConfig
+from flamingo_jax.planning import topology
+from flamingo_jax.training.assemble import Parts
+from flamingo_jax.training.progress import Operations
 
 
 class Cost(NamedTuple):
@@ -75,6 +80,17 @@ def useful(config: FlamingoConfig, data: Source, counts: Mapping[str, int | floa
     at_tags = images * len(config.image_tag) if config.xattn and config.xattn.at_tag else None
     media = config.media_tokens if config.xattn and images else 0
     return Work(texts, length, images, media, counts['targets'], told=told, gated=at_tags)
+
+
+def of_run(parts: Parts) -> Operations:
+    """What the MFU of a run is computed from, on the devices of this process's JAX."""
+    config, trained, sources = parts.model.config, parts.trained, parts.sources
+
+    def of_use(name: str, counts: dict[str, float]) -> float:
+        return operations(config, trained, sources[name], useful(config, sources[name], counts))['total']
+
+    step = train_step(config, trained, sources)['total']
+    return Operations(step, of_use, topology.peak_flops(jax.devices()[0].device_kind))
 
 
 def train_step(

@@ -16,6 +16,9 @@ from flamingo_jax.ranges import require
 from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.optimizer import OptimizerConfig
 
+AT_LEAST_1 = ('steps', 'micro_batches', 'log_every', 'checkpoint_every', 'keep_checkpoints', 'validate_every')
+AT_LEAST_1 += ('validation_batches', 'max_skipped_steps')
+
 
 def base() -> ConfigDict:
     """The base config. Values are the paper's where it gives them."""
@@ -101,6 +104,15 @@ def check(c: ConfigDict) -> None:
         raise UserError(f"config.dtype is {c.dtype!r}. It must be 'float32' or 'bfloat16', or '' for the devices' own.")
     if c.profile and c.profile[0] > c.steps:
         raise UserError(f'config.profile is {c.profile}, but the run ends at step {c.steps}. Give earlier steps.')
+
+
+def check_loop(c: ConfigDict) -> None:
+    """ValueError for a number of the training loop that is below 1, or for a config without data sets."""
+    for field in AT_LEAST_1:
+        if c[field] < 1:
+            raise UserError(f'config.{field} is {c[field]}. It must be 1 or more.')
+    if not c.datasets:
+        raise UserError('config.datasets is empty. Give at least one data set to train on.')
 
 
 def lora_fields(c: ConfigDict) -> dict[str, Any] | None:

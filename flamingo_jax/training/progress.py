@@ -39,6 +39,14 @@ class Skipped(NamedTuple):
     in_a_row: int = 0  # Up to the newest step.
 
 
+class Operations(NamedTuple):
+    """Floating-point operations of a run, of which its MFU is a share. `planning/flops.py` counts them."""
+
+    step: float  # Of one step of all data sets, on all places, over all devices.
+    useful: Callable[[str, dict[str, float]], float]  # (data set, counts of its steps) -> those on no padding.
+    peak: float | None  # Most per second of one device; None if it is unknown.
+
+
 class Damage:
     """The share of damaged images in the newest batches of each data set."""
 

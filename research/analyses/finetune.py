@@ -12,7 +12,8 @@ import json
 import pathlib
 
 from experiments import finetune_open_flamingo
-from flamingo_jax import convert
+from flamingo_jax.checkpoints.converted import write
+from flamingo_jax.conversion import open_flamingo
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.train import train
 from tests import peers
@@ -42,12 +43,12 @@ def main() -> None:
     folder = parser.parse_args().folder
     folder.mkdir(parents=True)
     peers.write_golden(folder, 'open_flamingo')
-    paths = [str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.safetensors', 'bundle')]
-    convert.open_flamingo(*paths, heads=3)
+    paths = [str(folder / name) for name in ('checkpoint.pt', 'bundle', 'lm', 'clip.safetensors')]
+    write(open_flamingo.convert, *paths, heads=3)
     own = write_documents(folder)
     for rank in (0, 8):
         c = finetune_open_flamingo.get_config()
-        c.start, c.datasets.own.path, c.lora.rank = paths[-1], str(own), rank
+        c.start, c.datasets.own.path, c.lora.rank = paths[1], str(own), rank
         c.datasets.own.update(length=16, images=1)
         c.optimizer.update(learning_rate=1e-3, warmup_steps=5)
         c.steps = 100

@@ -14,9 +14,9 @@ import safetensors.numpy
 import tokenizers
 
 import flamingo_jax
-from flamingo_jax import convert
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.conversion import language_models
+from flamingo_jax.checkpoints.converted import write
+from flamingo_jax.conversion import language_model_files, language_models
 from flamingo_jax.conversion.gguf_models import FAMILY, read_model
 from flamingo_jax.conversion.gguf_reader import read_gguf
 from flamingo_jax.conversion.language_model_tokenizers import SPLITS, begin_with, read_tokenizer
@@ -51,8 +51,8 @@ def assert_the_same_model(one: pathlib.Path, other: pathlib.Path):
 @pytest.mark.parametrize('name', ['golden_llama3', 'golden_gemma3'])
 def test_a_file_is_the_folder_it_was_written_from(name, tmp_path):
     gguf_files.from_folder(FOLDER / name, tmp_path / 'file.gguf')
-    convert.lm(str(tmp_path / 'file.gguf'), str(tmp_path / 'ours'))
-    convert.lm(str(FOLDER / name), str(tmp_path / 'folder'))
+    write(language_model_files.convert, str(tmp_path / 'file.gguf'), str(tmp_path / 'ours'))
+    write(language_model_files.convert, str(FOLDER / name), str(tmp_path / 'folder'))
     assert_the_same_model(tmp_path / 'folder', tmp_path / 'ours')
     assert 'A tiny model' in (tmp_path / 'ours' / 'README.md').read_text()
     tokenizer = bundle.read(tmp_path / 'ours').tokenizer()
@@ -95,8 +95,8 @@ def test_every_family(name, tmp_path):
         parameter.data = parameter.data.bfloat16().float()
     save(model, name, tmp_path / 'source')
     gguf_files.from_folder(tmp_path / 'source', tmp_path / 'file.gguf')
-    convert.lm(str(tmp_path / 'file.gguf'), str(tmp_path / 'ours'))
-    convert.lm(str(tmp_path / 'source'), str(tmp_path / 'folder'))
+    write(language_model_files.convert, str(tmp_path / 'file.gguf'), str(tmp_path / 'ours'))
+    write(language_model_files.convert, str(tmp_path / 'source'), str(tmp_path / 'folder'))
     assert_the_same_model(tmp_path / 'folder', tmp_path / 'ours')
     if name in ('gemma', 'llama_linear'):
         return  # It does not read Gemma 1, nor biases.
@@ -173,14 +173,14 @@ def test_shards_are_the_whole(tmp_path):
     gguf_files.from_folder(FOLDER / 'golden_gemma3', tmp_path / 'model.gguf', split_max_tensors=15)
     shards = sorted(path.name for path in tmp_path.glob('model-*'))
     assert shards == [f'model-0000{i}-of-00003.gguf' for i in (1, 2, 3)]
-    convert.lm(str(tmp_path / shards[1]), str(tmp_path / 'bundle'))
-    convert.lm(str(tmp_path / 'whole.gguf'), str(tmp_path / 'expected'))
+    write(language_model_files.convert, str(tmp_path / shards[1]), str(tmp_path / 'bundle'))
+    write(language_model_files.convert, str(tmp_path / 'whole.gguf'), str(tmp_path / 'expected'))
     assert bundle.read(tmp_path / 'bundle').checksums == bundle.read(tmp_path / 'expected').checksums
     (tmp_path / shards[2]).unlink()
     with pytest.raises(
         FileNotFoundError, match=r"does not have 1 of 3 shards: \['model-00003-of-00003.gguf'\]. Download"
     ):
-        convert.lm(str(tmp_path / shards[0]), str(tmp_path / 'again'))
+        write(language_model_files.convert, str(tmp_path / shards[0]), str(tmp_path / 'again'))
 
 
 # Tokenizers.
@@ -346,7 +346,7 @@ def tensor_rows(rows: int):
 def test_bad_input_is_named_and_leaves_nothing(damage, message, tmp_path, good):
     (tmp_path / 'bad.gguf').write_bytes(damage(good))
     with pytest.raises(ValueError, match=f'bad.gguf.*{message}'):
-        convert.lm(str(tmp_path / 'bad.gguf'), str(tmp_path / 'bundle'))
+        write(language_model_files.convert, str(tmp_path / 'bad.gguf'), str(tmp_path / 'bundle'))
     assert [path.name for path in tmp_path.iterdir()] == ['bad.gguf']
 
 
@@ -378,10 +378,10 @@ def good(tmp_path_factory):
 
 def test_other_errors(tmp_path, good):
     with pytest.raises(FileNotFoundError, match='missing.gguf'):
-        convert.lm(str(tmp_path / 'missing.gguf'), str(tmp_path / 'bundle'))
+        write(language_model_files.convert, str(tmp_path / 'missing.gguf'), str(tmp_path / 'bundle'))
     (tmp_path / 'good.gguf').write_bytes(good)
     with pytest.raises(ValueError, match="'<bos>' cannot be the first token. Use one of '<pad>', '<s>', '</s>'"):
-        convert.lm(str(tmp_path / 'good.gguf'), str(tmp_path / 'bundle'), first_token='<bos>')
+        write(language_model_files.convert, str(tmp_path / 'good.gguf'), str(tmp_path / 'bundle'), first_token='<bos>')
     assert [path.name for path in tmp_path.iterdir()] == ['good.gguf']
-    convert.lm(str(tmp_path / 'good.gguf'), str(tmp_path / 'bundle'), first_token='<pad>')
+    write(language_model_files.convert, str(tmp_path / 'good.gguf'), str(tmp_path / 'bundle'), first_token='<pad>')
     assert bundle.read(tmp_path / 'bundle').tokenizer().begin == (0,)

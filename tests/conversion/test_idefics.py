@@ -13,8 +13,8 @@ import pytest
 import safetensors.numpy
 import sentencepiece
 
-from flamingo_jax import convert
-from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints import bundle, export
+from flamingo_jax.checkpoints.converted import write
 from flamingo_jax.conversion import idefics
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.conversion.idefics import NEW_TOKENS
@@ -47,7 +47,7 @@ def both(request, tmp_path_factory):
     pytest.importorskip('transformers')
     folder = tmp_path_factory.mktemp('idefics')
     model = peers.idefics(folder / 'source', **CASES[request.param])
-    convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
+    write(idefics.convert, str(folder / 'source'), str(folder / 'bundle'))
     return model, pretrained.load(folder / 'bundle'), folder
 
 
@@ -159,14 +159,14 @@ def test_export_is_the_folder_again(both, record_property):
     record_property('row', row_of(ours))
     record_property('equal', 'export')
     out = folder / 'exported'
-    convert.export('to_idefics', str(folder / 'bundle'), str(out))
+    export.to_idefics(str(folder / 'bundle'), str(out))
     before, after = open_tensors(folder / 'source'), open_tensors(out)
     assert set(before) == set(after)
     for name, value in before.items():
         assert after[name].dtype == value.dtype
         np.testing.assert_array_equal(after[name], value, err_msg=name)
     assert type(transformers.AutoModelForImageTextToText.from_pretrained(out)).__name__ == 'IdeficsForVisionText2Text'
-    convert.idefics(str(out), str(folder / 'again'))
+    write(idefics.convert, str(out), str(folder / 'again'))
     assert bundle.read(folder / 'again').checksums == ours.checksums
     assert json.loads((folder / 'again' / 'config.json').read_text())['model'] == ours.config.to_json()
 
@@ -192,8 +192,8 @@ def test_transformers_opens_the_processor_of_an_export(file, tmp_path, record_pr
     if file == 'tokenizer.model':
         (tmp_path / 'source' / 'tokenizer.json').unlink()
         (tmp_path / 'source' / file).write_bytes(llama_pieces())
-    convert.idefics(str(tmp_path / 'source'), str(tmp_path / 'bundle'))
-    convert.export('to_idefics', str(tmp_path / 'bundle'), str(tmp_path / 'exported'))
+    write(idefics.convert, str(tmp_path / 'source'), str(tmp_path / 'bundle'))
+    export.to_idefics(str(tmp_path / 'bundle'), str(tmp_path / 'exported'))
     ours = pretrained.load(tmp_path / 'bundle')
     processor = transformers.AutoProcessor.from_pretrained(tmp_path / 'exported', backend='pil')
     assert type(processor).__name__ == 'IdeficsProcessor'
@@ -216,7 +216,7 @@ def source(tmp_path_factory):
 
 
 def test_it_says_what_the_original_said(source):
-    config, params, _ = idefics.convert(str(source[0]))
+    config, params, *_ = idefics.convert(str(source[0]))
     golden, model, params = peers.golden(), Flamingo(config), jax.tree.map(jnp.asarray, params)
     images, ids = pixels(), np.array(GOLDEN_SEQUENCES, np.int32)
     logits = np.asarray(jax.jit(model.logits)(params, images, ids))
@@ -228,8 +228,8 @@ def test_it_says_what_the_original_said(source):
 
 def test_the_command_and_its_inverse(source, tmp_path):
     folder, state = source
-    convert.idefics(str(folder), str(tmp_path / 'bundle'))
-    convert.export('to_idefics', str(tmp_path / 'bundle'), str(tmp_path / 'again'))
+    write(idefics.convert, str(folder), str(tmp_path / 'bundle'))
+    export.to_idefics(str(tmp_path / 'bundle'), str(tmp_path / 'again'))
     again = open_tensors(tmp_path / 'again')
     assert set(again) == set(state)
     for name, value in state.items():
@@ -253,12 +253,12 @@ def test_the_command_and_its_inverse(source, tmp_path):
     named = [texts[f'{role}_token'] for role in ('bos', 'eos', 'pad', 'unk')]
     assert named == ['<s>', '</s>', '<pad>', '<unk>'] and texts['additional_special_tokens'] == list(NEW_TOKENS[:2])
     with pytest.raises(ValueError, match='cannot be written as an OpenFlamingo: .*resampler.activation'):
-        convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
+        export.to_open_flamingo(str(tmp_path / 'bundle'), str(tmp_path / 'x.pt'))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['again', 'bundle']
 
 
 def test_an_export_with_a_sentencepiece_model_has_the_tokens_that_are_not_in_it(source, tmp_path):
-    config, _, _ = idefics.convert(str(source[0]))
+    config = idefics.convert(str(source[0])).config
     pieces = llama_pieces()
     idefics.write_processor(tmp_path, config, Tokenizer(pieces, 'token', extra_tokens=NEW_TOKENS[:2]))
     assert (tmp_path / 'tokenizer.model').read_bytes() == pieces
@@ -270,14 +270,14 @@ def test_an_export_with_a_sentencepiece_model_has_the_tokens_that_are_not_in_it(
 
 @pytest.mark.parametrize('field, value', [('gates', False), ('only_last_image', False)])
 def test_a_model_that_is_no_idefics_is_not_exported(source, field, value):
-    config, _, _ = idefics.convert(str(source[0]))
+    config = idefics.convert(str(source[0])).config
     other = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, **{field: value}))
     with pytest.raises(ValueError, match=f'as an IDEFICS: xattn.{field} = {value}, not {not value}[.]'):
         idefics.fields_of(other)
 
 
 def test_prompts_are_written_as_by_the_original(source):
-    config, _, tokenizer = idefics.convert(str(source[0]))
+    config, _, tokenizer, *_ = idefics.convert(str(source[0]))
     a, b = peers.random_images(1, 2)[0, :, 0]
     tokens, frames = encode_prompt([' w1 ', a, b, 'w2', 'w3', a], tokenizer, ImageFormat(42, config.vision.fit))
     assert tokens == [1, 5, AROUND, IMG, AROUND, IMG, AROUND, *tokenizer.encode('w2w3'), AROUND, IMG, AROUND]
@@ -294,7 +294,7 @@ def test_bad_folders_are_named_and_leave_nothing(source, tmp_path):
         safetensors.numpy.save_file(state, bad / 'model.safetensors')
         (bad / 'config.json').write_text(json.dumps(fields | changed))
         with pytest.raises(error, match=match) as caught:
-            convert.idefics(str(bad), str(tmp_path / 'out'))
+            write(idefics.convert, str(bad), str(tmp_path / 'out'))
         assert str(bad) in str(caught.value) and sorted(path.name for path in tmp_path.iterdir()) == ['bad']
 
     refuses("model_type 'llama', not 'idefics'.*Give a folder", model_type='llama')
@@ -315,7 +315,7 @@ def test_bad_folders_are_named_and_leave_nothing(source, tmp_path):
         for value in ('x', -1, [], {'a': 1}):
             (bad / 'config.json').write_text(json.dumps(fields | {name: value}))
             try:
-                convert.idefics(str(bad), str(tmp_path / 'out'))
+                write(idefics.convert, str(bad), str(tmp_path / 'out'))
             except ValueError as error:
                 assert str(bad) in str(error)
             else:  # Of no meaning to the weights, such as transformers_version.

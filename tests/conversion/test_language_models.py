@@ -11,7 +11,8 @@ import safetensors.numpy
 import tokenizers
 
 import flamingo_jax
-from flamingo_jax import convert
+from flamingo_jax.checkpoints.converted import write
+from flamingo_jax.conversion import language_model_files
 from flamingo_jax.conversion.hugging_face import open_tokenizer
 from flamingo_jax.inference import decode, search
 from flamingo_jax.inference.sampling import Sampling
@@ -52,7 +53,7 @@ def continuations(pretrained, tokens, valid):
 def test_golden(name, tmp_path):
     expected = np.load(FOLDER / name / 'expected.npz')
     tokens, valid = left_padded()
-    convert.lm(str(FOLDER / name), str(tmp_path / 'bundle'))
+    write(language_model_files.convert, str(FOLDER / name), str(tmp_path / 'bundle'))
     ours = flamingo_jax.load(tmp_path / 'bundle')
     assert_close(logits_in_parts(ours, tokens, valid), expected['logits'][:, 15:])
     np.testing.assert_array_equal(continuations(ours, tokens, valid), expected['continuations'])
@@ -65,7 +66,7 @@ def both(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     theirs = make_language_models.random_model(request.param)
     make_language_models.save(theirs, request.param, folder / 'source')
-    convert.lm(str(folder / 'source'), str(folder / 'bundle'))
+    write(language_model_files.convert, str(folder / 'source'), str(folder / 'bundle'))
     assert {path.name for path in folder.iterdir()} == {'source', 'bundle'}
     return theirs, flamingo_jax.load(folder / 'bundle')
 
@@ -103,7 +104,7 @@ def test_greedy_continuations(both):
 @pytest.fixture(scope='module')
 def golden_bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp('golden')
-    convert.lm(str(FOLDER / 'golden_llama3'), str(folder / 'bundle'))
+    write(language_model_files.convert, str(FOLDER / 'golden_llama3'), str(folder / 'bundle'))
     return flamingo_jax.checkpoints.bundle.read(folder / 'bundle')
 
 
@@ -115,7 +116,7 @@ def test_words_in_and_words_out(golden_bundle):
 
 
 def test_candidates_side_by_side_have_their_windows(tmp_path):
-    convert.lm(str(FOLDER / 'golden_gemma3'), str(tmp_path / 'bundle'))
+    write(language_model_files.convert, str(FOLDER / 'golden_gemma3'), str(tmp_path / 'bundle'))
     ours = flamingo_jax.load(tmp_path / 'bundle')
     prompt, candidates = 'w5 w6 w7 w8 w9 w10 w11 w12', ['w1 w2 w3', 'w4 w5 w6']
     for candidate, score in zip(candidates, ours.score(prompt, candidates), strict=True):
@@ -140,7 +141,7 @@ def test_shards_are_the_whole(tmp_path, golden_bundle):
         safetensors.numpy.save_file(part, source / name)
         index |= dict.fromkeys(part, name)
     (source / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
-    convert.lm(str(source), str(tmp_path / 'bundle'))
+    write(language_model_files.convert, str(source), str(tmp_path / 'bundle'))
     assert flamingo_jax.checkpoints.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
 
 
@@ -155,8 +156,8 @@ def test_the_language_model_inside_a_gemma_that_sees(inside, tmp_path):
     tensors['vision_tower.vision_model.post_layernorm.weight'] = np.ones(3, np.float16)
     tensors['multi_modal_projector.mm_soft_emb_norm.weight'] = np.ones(3, np.float16)
     safetensors.numpy.save_file(tensors, source / 'model.safetensors')
-    convert.lm(str(FOLDER / 'golden_gemma3'), str(tmp_path / 'alone'))
-    convert.lm(str(source), str(tmp_path / 'inside'))
+    write(language_model_files.convert, str(FOLDER / 'golden_gemma3'), str(tmp_path / 'alone'))
+    write(language_model_files.convert, str(source), str(tmp_path / 'inside'))
     bundles = [flamingo_jax.checkpoints.bundle.read(tmp_path / name) for name in ('alone', 'inside')]
     assert bundles[0].checksums == bundles[1].checksums and bundles[0].config == bundles[1].config
     assert bundles[1].tokenizer().ends == (1, 2)
@@ -170,7 +171,7 @@ def test_torch_files_are_the_same(tmp_path, golden_bundle):
     tensors = safetensors.numpy.load_file(source / 'model.safetensors')
     (source / 'model.safetensors').unlink()
     torch.save({name: torch.tensor(tensor) for name, tensor in tensors.items()}, source / 'pytorch_model.bin')
-    convert.lm(str(source), str(tmp_path / 'bundle'))
+    write(language_model_files.convert, str(source), str(tmp_path / 'bundle'))
     assert flamingo_jax.checkpoints.bundle.read(tmp_path / 'bundle').checksums == golden_bundle.checksums
 
 
@@ -336,5 +337,5 @@ def test_bad_input_is_named_and_leaves_nothing(damage, message, tmp_path):
     shutil.copytree(FOLDER / 'golden_llama3', tmp_path / 'source')
     damage(tmp_path / 'source')
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        convert.lm(str(tmp_path / 'source'), str(tmp_path / 'bundle'))
+        write(language_model_files.convert, str(tmp_path / 'source'), str(tmp_path / 'bundle'))
     assert [path.name for path in tmp_path.iterdir()] == ['source']

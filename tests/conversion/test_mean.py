@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from flamingo_jax import convert
-from flamingo_jax.checkpoints import bundle
-from flamingo_jax.model.vision.efficientnet import LITE0
+from flamingo_jax.checkpoints import bundle, bundle_of_run, converted, mean
+from flamingo_jax.conversion import idefics
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -38,7 +37,7 @@ def changed(tree, by):
 
 
 def test_the_card_is_utf_8_whatever_the_locale(saved, tmp_path, ascii_locale):
-    convert.mean([saved('a'), saved('b')], [0.5, 0.5], str(tmp_path / 'mean'))
+    mean.write([saved('a'), saved('b')], [0.5, 0.5], str(tmp_path / 'mean'))
     assert '# γάτα a' in (tmp_path / 'mean/README.md').read_text(encoding='utf-8')
 
 
@@ -48,7 +47,7 @@ def test_the_mean_is_of_what_was_trained(pretrained, saved, tmp_path, without_lm
     a = saved('a', without_lm=without_lm)
     b = saved('b', dict(xattn=changed(xattn, 1.0)), without_lm=without_lm)
     lm = saved('lm') if without_lm else ''
-    convert.mean([a, b], [0.25, 0.75], str(tmp_path / 'mean'), lm)
+    mean.write([a, b], [0.25, 0.75], str(tmp_path / 'mean'), lm)
     found = bundle.read(tmp_path / 'mean', lm)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6), found.params('xattn'), changed(xattn, 0.75)
@@ -66,7 +65,7 @@ def test_before_and_after_are_averaged_in_any_order(pretrained, saved, tmp_path)
     changes = {name: changed(pretrained.params[name], 1.0) for name in ('xattn', 'lm')}
     before, after = saved('before', trained=()), saved('after', changes, trained=('lora', 'xattn'))
     for name, sources in (('one', [before, after]), ('other', [after, before])):
-        convert.mean(sources, [0.5, 0.5], str(tmp_path / name))
+        mean.write(sources, [0.5, 0.5], str(tmp_path / name))
         found = bundle.read(tmp_path / name)
         for tree in changes:
             expected = changed(pretrained.params[tree], 0.5)
@@ -87,18 +86,18 @@ def test_bundles_without_a_mean_are_refused_and_nothing_is_written(pretrained, s
         ([a, trunk], [0.5, 0.5], 'resampler.*not trained'),
     ):
         with pytest.raises(ValueError, match=message):
-            convert.mean(sources, weights, out)
+            mean.write(sources, weights, out)
     with pytest.raises(FileNotFoundError):
-        convert.mean([a, str(tmp_path / 'nothing')], [0.5, 0.5], out)
+        mean.write([a, str(tmp_path / 'nothing')], [0.5, 0.5], out)
     assert not (tmp_path / 'mean').exists()
 
 
 @pytest.mark.parametrize(
     'write',
     [
-        lambda out: convert.mean(['none', 'none'], [0.5, 0.5], out),
-        lambda out: convert.run('none', out),
-        lambda out: convert.write_trunk(convert.Trunk('Tiny', LITE0, {}), out, standardise='none'),
+        lambda out: mean.write(['none', 'none'], [0.5, 0.5], out),
+        lambda out: bundle_of_run.write('none', out),
+        lambda out: converted.write(idefics.convert, 'none', out),
     ],
 )
 def test_a_bundle_that_exists_is_refused_before_anything_is_read(write, tmp_path):

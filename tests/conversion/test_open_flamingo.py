@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flamingo_jax import convert
-from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints import bundle, export
+from flamingo_jax.checkpoints.converted import write
 from flamingo_jax.conversion import open_flamingo
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.conversion.writers import write_torch_checkpoint
@@ -35,7 +35,9 @@ def both(request, tmp_path_factory):
     kind, every, depth = request.param
     folder = tmp_path_factory.mktemp(kind)
     model, state = peers.open_flamingo(folder, kind, every, depth, spare=2, pads=kind != 'opt')
-    convert.open_flamingo(*(str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')), heads=3)
+    write(
+        open_flamingo.convert, *(str(folder / name) for name in ('checkpoint.pt', 'bundle', 'lm', 'clip.pt')), heads=3
+    )
     return model, state, pretrained.load(folder / 'bundle'), folder
 
 
@@ -84,8 +86,8 @@ def test_a_model_of_todays_open_clip(tmp_path):
     for module in ('torch', 'transformers', 'open_clip', 'open_flamingo'):
         pytest.importorskip(module)
     model, _ = peers.open_flamingo(tmp_path, 'llama', normed=True)
-    files = [str(tmp_path / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')]
-    convert.open_flamingo(*files, heads=3, norm_features=True)
+    files = [str(tmp_path / name) for name in ('checkpoint.pt', 'bundle', 'lm', 'clip.pt')]
+    write(open_flamingo.convert, *files, heads=3, norm_features=True)
     ours = pretrained.load(tmp_path / 'bundle')
     images, ids = peers.random_images(1, 1), np.array(SEQUENCES['one image'], np.int32)
     expected = theirs(model, ours, images, ids)
@@ -156,7 +158,7 @@ def test_export_is_the_file_again(both, tmp_path, record_property):
     model, state, ours, folder = both
     record_property('row', row_of(ours))
     record_property('equal', 'export')
-    convert.export('to_open_flamingo', str(folder / 'bundle'), str(tmp_path / 'again.pt'))
+    export.to_open_flamingo(str(folder / 'bundle'), str(tmp_path / 'again.pt'))
     loaded = torch.load(tmp_path / 'again.pt', weights_only=True)
     assert not model.load_state_dict(
         {k: v for k, v in loaded.items() if 'embed_out' not in k}, strict=False
@@ -205,8 +207,8 @@ def test_it_says_what_the_original_said(files):
 def test_the_command_and_its_inverse(files, tmp_path):
     folder, state = files
     paths = [str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.safetensors')]
-    convert.open_flamingo(*paths, str(tmp_path / 'bundle'), heads=3)
-    convert.export('to_open_flamingo', str(tmp_path / 'bundle'), str(tmp_path / 'again.pt'))
+    write(open_flamingo.convert, paths[0], str(tmp_path / 'bundle'), *paths[1:], heads=3)
+    export.to_open_flamingo(str(tmp_path / 'bundle'), str(tmp_path / 'again.pt'))
     again = read_torch_checkpoint(tmp_path / 'again.pt')
     assert set(again) == set(state)
     for name, value in state.items():
@@ -220,10 +222,10 @@ def test_the_command_and_its_inverse(files, tmp_path):
         of = dict(tokenizer=found.tokenizer(), image_tag=found.image_tag, card='', trained=trained)
         bundle.save(tmp_path / name, found.config, trees | change, **of)
         with pytest.raises(ValueError, match=name):
-            convert.export('to_open_flamingo', str(tmp_path / name), str(tmp_path / 'no.pt'))
+            export.to_open_flamingo(str(tmp_path / name), str(tmp_path / 'no.pt'))
         shutil.rmtree(tmp_path / name)
     with pytest.raises(ValueError, match='it has no vision, xattn, resampler'):
-        convert.export('to_open_flamingo', 'experiments/lm_dictionary', str(tmp_path / 'no.pt'))
+        export.to_open_flamingo('experiments/lm_dictionary', str(tmp_path / 'no.pt'))
     tokenizer = bundle.read(tmp_path / 'bundle').tokenizer()
     assert tokenizer.encode('w1<|endofchunk|>') == tokenizer.encode('w1<EOC>') == [5, EOC]
     assert tokenizer.image_tag == (IMG,) and tokenizer.pad == 96
@@ -256,9 +258,12 @@ def test_bad_files_are_named_and_leave_nothing(files, tmp_path):
 
     def refuses(match, error=ValueError):
         with pytest.raises(error, match=match) as caught:
-            convert.open_flamingo(
-                *(str(bad / name) for name in ('checkpoint.pt', 'lm', 'clip.safetensors')),
+            write(
+                open_flamingo.convert,
+                str(bad / 'checkpoint.pt'),
                 str(tmp_path / 'out'),
+                lm=str(bad / 'lm'),
+                clip=str(bad / 'clip.safetensors'),
                 heads=3,
             )
         assert str(bad) in str(caught.value) and sorted(path.name for path in tmp_path.iterdir()) == ['bad']

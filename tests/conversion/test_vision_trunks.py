@@ -12,10 +12,11 @@ import pytest
 import safetensors.numpy
 
 from experiments import quickstart
-from flamingo_jax import convert
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.conversion import vision_trunks
+from flamingo_jax.checkpoints.converted import write
+from flamingo_jax.conversion import standardise, vision_trunks
 from flamingo_jax.conversion.readers import read_torch_checkpoint
+from flamingo_jax.conversion.trunk import Trunk, alone
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params, nfnet_params
 from flamingo_jax.errors import MissingPackageError
 from flamingo_jax.inputs.images import to_frames
@@ -133,7 +134,7 @@ def test_a_safetensors_file_becomes_a_bundle_that_computes_as_timm(small, tmp_pa
     config, state = small
     monkeypatch.setattr(vision_trunks, 'NFNETS', (config,))
     safetensors.numpy.save_file(state, tmp_path / 'model.safetensors')
-    convert.write_trunk(convert.nfnet(str(tmp_path / 'model.safetensors')), str(tmp_path / 'bundle'), 64)
+    write(alone(vision_trunks.nfnet), str(tmp_path / 'model.safetensors'), str(tmp_path / 'bundle'), image_size=64)
     read = bundle.read(tmp_path / 'bundle')
     assert read.config.vision == dataclasses.replace(config, activation='gelu', epsilon=1e-5)
     assert read.config.image_size == 64
@@ -144,7 +145,7 @@ def test_a_safetensors_file_becomes_a_bundle_that_computes_as_timm(small, tmp_pa
 
 
 def test_a_random_trunk_is_drawn_and_not_read(state, tmp_path):
-    convert.write_trunk(convert.efficientnet('', random_seed=0), str(tmp_path / 'trunk'), 64)
+    write(alone(vision_trunks.efficientnet), '', str(tmp_path / 'trunk'), random_seed=0, image_size=64)
     found = bundle.read(tmp_path / 'trunk')
     assert found.config.vision == LITE0 and found.config.image_size == 64
     drawn, published = found.params('vision')['trunk'], efficientnet_params(state)[1]
@@ -156,18 +157,19 @@ def test_a_random_trunk_is_drawn_and_not_read(state, tmp_path):
 
 
 def test_channels_are_measured_on_training_images_of_the_styles_trained_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, 'STANDARDISE_ON', 64)
+    monkeypatch.setattr(standardise, 'STANDARDISE_ON', 64)
     trunk = tiny_run.make_trunk(tmp_path / 'random')
     vision, params = trunk.config.vision, trunk.params('vision')['trunk']
-    tiny = convert.Trunk('Tiny', vision, params)
-    convert.write_trunk(tiny, str(tmp_path / 'trunk'), 16, tiny_run.SAMPLE, ('noto', 'fluent-flat'))
+    tiny, styles = Trunk('Tiny', vision, params), ('noto', 'fluent-flat')
+    how = dict(image_size=16, standardise=tiny_run.SAMPLE, styles=styles)
+    write(alone(lambda _: tiny), '', str(tmp_path / 'trunk'), **how)
     found = bundle.read(tmp_path / 'trunk').params('vision')
     records = open_split(tiny_run.SAMPLE, 'train')
     records = [records[i] for i in range(len(records))]
     allowed = {record['frames'][0] for record in records if record['style'] in (b'noto', b'fluent-flat')}
     assert len(allowed) < len({record['frames'][0] for record in records})
-    measured = convert._to_measure(tiny_run.SAMPLE, ('noto', 'fluent-flat'))
-    assert set(measured) <= allowed and len(measured) == min(len(allowed), convert.STANDARDISE_ON)
+    measured = standardise.to_measure(tiny_run.SAMPLE, ('noto', 'fluent-flat'))
+    assert set(measured) <= allowed and len(measured) == min(len(allowed), standardise.STANDARDISE_ON)
     frames = np.stack([to_frames(image, 16, vision.fit) for image in measured])
     raw = dict(trunk=params, mean=np.zeros(vision.width, np.float32), std=np.ones(vision.width, np.float32))
     rows = jax.jit(Flamingo(trunk.config).features)({'vision': raw}, frames[:, None]).reshape(-1, vision.width)
@@ -180,7 +182,7 @@ def test_a_style_that_no_training_image_has_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"train split .* has no images of style \['notto'\]. Its styles are .*'noto': "
     ):
-        convert._to_measure(tiny_run.SAMPLE, ('noto', 'notto'))
+        standardise.to_measure(tiny_run.SAMPLE, ('noto', 'notto'))
 
 
 def test_the_quickstart_measures_on_what_it_trains_on(monkeypatch, tmp_path):

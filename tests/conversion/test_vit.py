@@ -1,6 +1,7 @@
 """Features of small random CLIPs and SigLIPs, compared with open_clip, transformers and timm."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flamingo_jax import convert
 from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.converted import write
 from flamingo_jax.conversion.tensors import to_state
-from flamingo_jax.conversion.vit import HEAD_WIDTHS, read_clip_embedding, read_vit, vit_tensors
+from flamingo_jax.conversion.trunk import alone
+from flamingo_jax.conversion.vit import HEAD_WIDTHS, clip_embedding, read_clip_embedding, read_vit, vit, vit_tensors
 from flamingo_jax.evaluation import rices
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.model.vision.clip_embedding import ClipEmbedding, ClipEmbeddingConfig
@@ -251,7 +253,8 @@ def test_the_command_writes_a_bundle(tmp_path, params):
     file, out = tmp_path / 'clip.safetensors', tmp_path / 'bundle'
     state = to_state(vit_tensors(CONFIG, 'open_clip', 'visual.'), params)
     safetensors.numpy.save_file(state | {'logit_scale': np.zeros(())}, file)
-    convert.write_trunk(convert.vit('clip', str(file), 'quick_gelu', 3, norm_features=True), str(out), 70)
+    how = dict(activation='quick_gelu', heads=3)
+    write(alone(functools.partial(vit, 'clip')), str(file), str(out), **how, norm_features=True, image_size=70)
     read = bundle.read(out)
     assert read.config.vision == dataclasses.replace(CONFIG, norm_features=True) and read.config.image_size == 70
     jax.tree.map(np.testing.assert_array_equal, read.params('vision')['trunk'], params)
@@ -264,15 +267,16 @@ def test_a_clip_with_its_projection_is_a_bundle(tmp_path, params, images, spelli
     file = tmp_path / 'clip.safetensors'
     safetensors.numpy.save_file(state, file)
     with pytest.raises(ValueError, match='has no projection .* Give a whole CLIP'):
-        convert.clip_embedding(str(file), 'quick_gelu', 3)
+        clip_embedding(str(file), 'quick_gelu', 3)
     theirs = dict(open_clip=('visual.proj', projection), transformers=('visual_projection.weight', projection.T.copy()))
     safetensors.numpy.save_file(state | dict([theirs[spelling]]), file)
-    convert.write_trunk(convert.clip_embedding(str(file), 'quick_gelu', 3), str(tmp_path / 'bundle'))
+    how = dict(activation='quick_gelu', heads=3)
+    write(alone(clip_embedding), str(file), str(tmp_path / 'bundle'), **how)
     clip = rices.read_clip(tmp_path / 'bundle')
     assert clip.config.vision == ClipEmbeddingConfig(CONFIG, 24) and clip.image_format.fit == 'crop'
     of_class = features(dataclasses.replace(CONFIG, norm_features=True, class_feature=True), params, images)[:, 0]
     np.testing.assert_allclose(clip.encode(images[:, None])[:, 0, 0], of_class @ projection, rtol=1e-4, atol=1e-5)
-    convert.write_trunk(convert.vit('clip', str(file), 'quick_gelu', 3), str(tmp_path / 'trunk'))
+    write(alone(functools.partial(vit, 'clip')), str(file), str(tmp_path / 'trunk'), **how)
     with pytest.raises(ValueError, match='holds no CLIP with its projection. Make one'):
         rices.read_clip(tmp_path / 'trunk')
 
@@ -334,7 +338,7 @@ def test_bad_sources_are_named(tmp_path, params):
     def refuses(match, state, activation='quick_gelu', heads=3):
         safetensors.numpy.save_file(state, file)
         with pytest.raises(ValueError, match=match) as error:
-            convert.vit('clip', str(file), activation, heads)
+            vit('clip', str(file), activation, heads)
         assert str(file) in str(error.value)
 
     refuses('--activation=quick_gelu', state, '')

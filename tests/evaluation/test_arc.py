@@ -10,7 +10,8 @@ import pytest
 from experiments.evaluate import arc
 from flamingo_jax.evaluation.datasets.arc import COLOURS, Arc, Grids, written
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.setting import measure
+from flamingo_jax.evaluation.run import measure
+from flamingo_jax.evaluation.setting import Setting
 from flamingo_jax.evaluation.task import make, task
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -68,7 +69,7 @@ def test_it_is_evaluated(pretrained, folder, answers):
     c = arc.get_config()
     c.update(episodes=2, max_new_tokens=2, num_beams=1)
     asked = opened(pretrained, folder)
-    row, _ = measure(c, pretrained, asked, 2, 'random', answers=answers, progress=lambda _: None)
+    row, _ = measure(Setting.of(c, asked, 2, 'random', answers), pretrained)
     assert row.scores['input unchanged'].value == 0
     chance = row.scores.get('chance')  # Among the candidates; nothing in the prompt can be copied.
     assert chance is None if answers == 'open-ended' else chance.value == pytest.approx(0.2)

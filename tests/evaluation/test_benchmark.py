@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 
 from experiments.evaluate import easy_vqa
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation.datasets.easy_vqa import EasyVQA
+from flamingo_jax.evaluation.episode_prompts import frames, prompt_of
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.rices import read_clip
-from flamingo_jax.evaluation.setting import frames, measure, prompt_of
+from flamingo_jax.evaluation.run import evaluate, measure
+from flamingo_jax.evaluation.setting import Setting
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.inputs.images import ImageError, to_frames
 from flamingo_jax.model.config import FlamingoConfig
@@ -157,7 +158,7 @@ def test_a_damaged_image_is_left_out_or_named_with_a_remedy(pretrained, data, tm
     assert "4 of 8 questions of the split 'test' are left out" in said.out + said.err
     asked = easy(Pools(pretrained, config(folder)))  # They are found when they are read.
     with pytest.raises(ImageError, match=r'.png is not an image .* replace it .* skip_missing=True'):
-        measure(config(folder), pretrained, asked, 0, 'random', 'ranked', lambda _: None)
+        measure(Setting.of(config(folder), asked, 0, 'random', 'ranked'), pretrained)
 
 
 def test_a_folder_in_a_bucket_is_refused(pools):
@@ -283,7 +284,7 @@ def test_each_kind_of_support_is_a_row_of_its_own(pretrained, data, clip, tmp_pa
 def test_a_benchmark_is_measured_as_any_task(pretrained, data, pools):
     asked = easy(pools, answers=('ranked', 'ranked by length', 'open-ended'), shots=(1,))
     for answers in asked.answers:
-        row, examples = measure(config(data), pretrained, asked, 1, 'random', answers, lambda _: None)
+        row, examples = measure(Setting.of(config(data), asked, 1, 'random', answers), pretrained, batch_size=3)
         assert row.episodes == 8 and {'model', 'shuffled images', 'text only', 'majority answer'} <= set(row.scores)
         assert row.scores['chance'].value == pytest.approx(1 / 13)
         assert 0 <= row.scores['model'].value <= 1 and row.scores['majority answer'].value >= 0.5
@@ -297,7 +298,7 @@ def test_the_length_penalty_of_beams_is_a_key(pretrained, data, pools):
     for penalty in (0.0, 5.0):
         c = config(data, controls=False)
         c.episodes, c.max_new_tokens, c.length_penalty = 3, 6, penalty
-        row, _ = measure(c, pretrained, asked, 1, 'random', 'open-ended', lambda _: None)
+        row, _ = measure(Setting.of(c, asked, 1, 'random', 'open-ended'), pretrained)
         answers[penalty] = [query['answer'] for query in row.queries.values()]
         prompts = [prompt_of(e, frames, pretrained.tokenizer) for e in asked.episodes(3, 1, 'random', 'open-ended', 0)]
         expected = pretrained.generate(prompts, 6, 3, length_penalty=penalty)

@@ -9,7 +9,8 @@ import pytest
 from experiments.evaluate import gimp_filters
 from flamingo_jax.evaluation.datasets.gimp_filters import GimpFilters
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.setting import measure
+from flamingo_jax.evaluation.run import measure
+from flamingo_jax.evaluation.setting import Setting
 from flamingo_jax.evaluation.task import make, task
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -119,7 +120,7 @@ def test_more_ways_and_shots_ask_about_the_filters_that_have_enough_images(pretr
 @pytest.mark.long
 def test_it_is_measured_beside_its_controls(pretrained, raw):
     asked = filters(pretrained, raw)
-    row, _ = measure(config(raw), pretrained, asked, 1, 'random', 'ranked', lambda _: None)
+    row, _ = measure(Setting.of(config(raw), asked, 1, 'random', 'ranked'), pretrained)
     assert row.episodes == 7 and row.scores['chance'].value == 0.5
     assert {'model', 'shuffled images', 'text only', 'nearest neighbour'} <= set(row.scores)
 

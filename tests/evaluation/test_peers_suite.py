@@ -10,10 +10,11 @@ import json
 import pytest
 
 from experiments.evaluate import coco, vqav2
-from flamingo_jax import convert
-from flamingo_jax.evaluate import evaluate
+from flamingo_jax.checkpoints.converted import write
+from flamingo_jax.conversion import idefics, open_flamingo
 from flamingo_jax.evaluation.datasets.coco import COCO
 from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
+from flamingo_jax.evaluation.run import evaluate
 from tests import peers
 
 pytestmark = [pytest.mark.parity]
@@ -53,11 +54,15 @@ def both(request, tmp_path_factory):
     if request.param == 'open_flamingo':
         model, _ = peers.open_flamingo(folder, 'llama', spare=0, words=WORDS, sizes=sizes)
         suite.write_tokenizer(folder / 'lm' / 'tokenizer.json', WORDS + 4, texts)
-        convert.open_flamingo(*(str(folder / name) for name in ('checkpoint.pt', 'lm', 'clip.pt', 'bundle')), heads=3)
+        write(
+            open_flamingo.convert,
+            *(str(folder / name) for name in ('checkpoint.pt', 'bundle', 'lm', 'clip.pt')),
+            heads=3,
+        )
         return request.param, suite.OpenFlamingo(model, folder / 'lm', 42), folder
     model = peers.idefics(folder / 'source', words=WORDS, sizes=sizes)
     suite.write_tokenizer(folder / 'source' / 'tokenizer.json', WORDS + 4, texts, suite.AROUND)
-    convert.idefics(str(folder / 'source'), str(folder / 'bundle'))
+    write(idefics.convert, str(folder / 'source'), str(folder / 'bundle'))
     return request.param, suite.Idefics(model, folder / 'source', 42), folder
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from flamingo_jax.evaluate import _longest
 from flamingo_jax.evaluation.answers import clips, orders, written
+from flamingo_jax.evaluation.checks import longest
+from flamingo_jax.evaluation.episode_prompts import frames, prompt_of, words
 from flamingo_jax.evaluation.rices import TOGETHER, pool
-from flamingo_jax.evaluation.setting import frames, prompt_of, words
+from flamingo_jax.evaluation.setting import Setting
 from flamingo_jax.evaluation.task import Task
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.prompts import encode, encode_prompt
@@ -103,8 +104,8 @@ def test_the_longest_prompt_is_the_longest_of_all_who_are_asked(pretrained):
     alone = pretrained.language_model
     told = len(encode(f'{said} dax\n{said}', alone.tokenizer).tokens)
     shown = len(encode([IMAGE, ' dax<EOC>', IMAGE], pretrained.tokenizer).tokens)
-    assert _longest(config, pretrained, Asked(told=True), **how) == (told, 3)
-    assert _longest(config, pretrained, Asked(), **how) == (shown, 3) and shown < told
+    assert longest(Setting.of(config, Asked(told=True), **how), pretrained) == (told, 3)
+    assert longest(Setting.of(config, Asked(), **how), pretrained) == (shown, 3) and shown < told
 
 
 def test_words_for_an_image_end_as_a_sentence_but_before_a_colon():

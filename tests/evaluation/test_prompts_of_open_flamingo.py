@@ -8,8 +8,8 @@ import dataclasses
 import pytest
 
 from experiments.evaluate import coco, hateful_memes, vqav2
+from flamingo_jax.evaluation.episode_prompts import prompt_of
 from flamingo_jax.evaluation.pools import Pools
-from flamingo_jax.evaluation.setting import prompt_of
 from flamingo_jax.evaluation.task import make
 from flamingo_jax.inputs.tokenizer import EOC
 

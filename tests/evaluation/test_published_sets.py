@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.evaluate import evaluate
 from flamingo_jax.evaluation import benchmark, metrics, published
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.evaluation.answers import orders, written
@@ -21,10 +20,12 @@ from flamingo_jax.evaluation.datasets.next_qa import NExTQA
 from flamingo_jax.evaluation.datasets.rareact import sentence
 from flamingo_jax.evaluation.datasets.star import STAR
 from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
+from flamingo_jax.evaluation.episode_prompts import prompt_of
 from flamingo_jax.evaluation.metrics import vqa_accuracy
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import IDEFICS, OPEN_FLAMINGO, Prompts
-from flamingo_jax.evaluation.setting import measure, prompt_of
+from flamingo_jax.evaluation.run import evaluate, measure
+from flamingo_jax.evaluation.setting import Setting
 from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.inputs import videos
 from flamingo_jax.inputs.images import ImageError, to_frames
@@ -295,8 +296,9 @@ def test_a_video_is_decoded_once(pretrained, sets, monkeypatch):
 
     monkeypatch.setattr(benchmark, 'to_video', to_video)
     c = evaluation.base()
-    c.update(batch_size=1, num_beams=1, max_new_tokens=1, examples=0)
-    measure(c, dataclasses.replace(pretrained), asked, 2, 'random', answers='open-ended', progress=lambda _: None)
+    c.update(num_beams=1, max_new_tokens=1)
+    setting = Setting.of(c, asked, 2, 'random', 'open-ended')
+    measure(setting, dataclasses.replace(pretrained), batch_size=1, examples=0)
     shown = {part.image.file for episode in episodes(asked, 2) for part in episode.parts}
     assert sorted(read) == sorted(shown) and len(shown) < sum(len(e.parts) for e in episodes(asked, 2))
 

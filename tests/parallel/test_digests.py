@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import flamingo_jax
-from flamingo_jax import convert
 from flamingo_jax.checkpoints import bundle
+from flamingo_jax.checkpoints.add_digests import add_digests
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.features import Features
@@ -135,28 +135,28 @@ def test_a_folder_without_digests_is_read_and_gets_them(mine):
     said = (mine / 'lm/digests.json').read_bytes()
     (mine / 'lm/digests.json').unlink()
     flamingo_jax.load(mine / 'lm', mesh=make_mesh(8))
-    convert.add_digests(str(mine / 'lm'))
+    add_digests(str(mine / 'lm'))
     assert json.loads((mine / 'lm/digests.json').read_bytes()) == json.loads(said)
-    convert.add_digests(str(mine / 'lm'))
+    add_digests(str(mine / 'lm'))
 
     # What is damaged gets none.
     change(mine / 'lm/params/lm')
     with pytest.raises(ValueError, match='lm/params/lm'):
-        convert.add_digests(str(mine / 'lm'))
+        add_digests(str(mine / 'lm'))
     (mine / 'lm/digests.json').unlink()
     with pytest.raises(ValueError, match='params/lm .*checksum in config.json'):
-        convert.add_digests(str(mine / 'lm'))
+        add_digests(str(mine / 'lm'))
     assert not (mine / 'lm/digests.json').exists()
 
     said = (mine / 'features/train.digests.json').read_bytes()
     (mine / 'features/train.digests.json').unlink()
-    convert.add_digests(str(mine / 'features'))
+    add_digests(str(mine / 'features'))
     assert (mine / 'features/train.digests.json').read_bytes() == said
     flip(mine / 'features/test.npy')
     with pytest.raises(ValueError, match='test.npy differs'):
-        convert.add_digests(str(mine / 'features'))
+        add_digests(str(mine / 'features'))
     with pytest.raises(FileNotFoundError, match='not a bundle'):
-        convert.add_digests(str(mine))
+        add_digests(str(mine))
 
 
 def test_features_are_verified_when_they_are_opened(mine):

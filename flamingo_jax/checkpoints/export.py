@@ -1,0 +1,62 @@
+"""Writes a bundle in its original format, bit for bit."""
+
+import numpy as np
+
+from flamingo_jax.checkpoints import bundle
+from flamingo_jax.conversion import idefics, open_flamingo
+from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
+from flamingo_jax.errors import UserError
+from flamingo_jax.files import Path, as_path, whole
+
+
+def to_open_flamingo(source: str, out: str, lm: str = '') -> None:
+    """Writes the trained part of a bundle as the .pt file of an OpenFlamingo.
+
+    lm: the bundle of the language model, if `source` has none.
+
+    Raises:
+      FileExistsError: `out` exists.
+      FileNotFoundError, ValueError: there is no bundle, or its model does not fit the format; nothing is written.
+    """
+    found, path = _open(source, out, lm, needed=('lm', 'vision', 'xattn', 'resampler'))
+    with whole(path) as aside:
+        if trained := {'lm', 'lora', 'vision'} & set(found.trained):
+            raise UserError(
+                f'{source} has trained {sorted(trained)}, but an OpenFlamingo file contains neither the language '
+                'model nor the trunk. Use the bundle itself, or fine-tune without them.'
+            )
+        parts = {name: found.params(name) for name in found.checksums if name != 'vision'}
+        tensors = open_flamingo.export(found.config, parts)
+        _refuse_standardised(found)
+        write_torch_checkpoint(aside, tensors)
+
+
+def to_idefics(source: str, out: str, lm: str = '') -> None:
+    """Writes a bundle as the Hugging Face folder of an IDEFICS; `lm` and errors as for `to_open_flamingo`."""
+    found, path = _open(source, out, lm, needed=('lm', 'vision', 'xattn'))
+    with whole(path) as aside:
+        fields = idefics.fields_of(found.config) | idefics.roles_of(found.tokenizer())
+        _refuse_standardised(found)
+        parts = {name: found.params(name) for name in found.checksums}
+        write_folder(aside, fields, idefics.idefics_tensors(found.config), parts)
+        idefics.write_processor(aside, found.config, found.tokenizer())
+
+
+def _open(source: str, out: str, lm: str, needed: tuple[str, ...]) -> tuple[bundle.Bundle, Path]:
+    """The bundle, and where it will be written. ValueError if its model lacks a component that is needed."""
+    found, path = bundle.read(source, lm), as_path(out)
+    if path.exists():
+        raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
+    if missing := [name for name in needed if getattr(found.config, name) is None]:
+        raise UserError(f'{source} is no Flamingo that could be written so: it has no {", ".join(missing)}.')
+    return found, path
+
+
+def _refuse_standardised(found: bundle.Bundle) -> None:
+    """ValueError if a trunk's features are standardised, which no original format can say."""
+    vision = found.params('vision')
+    if np.any(np.asarray(vision['mean']) != 0) or np.any(np.asarray(vision['std']) != 1):
+        raise UserError(
+            f'The features of {found.path} are standardised (convert --standardise), which the original format cannot '
+            'say. Use the bundle itself.'
+        )
