@@ -13,7 +13,8 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import metrics
 from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
 from flamingo_jax.evaluation.metrics import mean_in_percent
-from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
+from flamingo_jax.evaluation.metrics.vqa import Entry
+from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.published import Record, by_id, find, most_frequent, records
 
 
@@ -22,9 +23,14 @@ class VQA(Benchmark):
     """Questions with the answers of several annotators."""
 
     query_split: str = 'val'
-    accuracy: str = 'vqa_accuracy'  # Or another version in metrics/, such as vqa_accuracy_2016.
+    accuracy: str = 'vqa'  # Or another version in metrics/, such as vqa_2016.
 
     ids_of_all_splits: ClassVar[bool] = True
+
+    def prepare(self, pools: Pools) -> None:
+        """ValueError also for a version of VQA accuracy that there is not."""
+        metrics.find(self.accuracy)
+        super().prepare(pools)
 
     def metric(self, predictions: Mapping[str, str], references: Mapping[str, Any]) -> metrics.Scored:
         """VQA accuracy, in the version of the field `accuracy`."""
