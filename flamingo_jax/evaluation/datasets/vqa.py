@@ -102,9 +102,9 @@ class TwoFiles(VQA):
                     f'one of them, such as {different[0]}.'
                 )
         for id, record in asked.items():
-            found = answered[id]['answers'] if answered else ()
+            given = answered[id]['answers'] if answered else ()
             path = images / image.format(int(record['image_id']))
-            yield self.item(id, path, record['question'], found, types_of(answered.get(id, {})))
+            yield self.item(id, path, record['question'], given, types_of(answered.get(id, {})))
 
 
 def numbered(answers: Mapping[str, str]) -> list[Record]:
