@@ -13,8 +13,8 @@ from typing import Any
 from data.dictionary_text.lexicon import first_senses, is_coarse, wordnet_of
 from data.picture_dictionary import stamps
 from data.picture_dictionary.picture_dictionary_dataset_builder import names_of, split_of
+from data.svg import Thing
 from flamingo_jax.building.readers.builder import PublishedBuilder
-from flamingo_jax.building.readers.drawings import Thing
 from flamingo_jax.building.runner import beam
 from flamingo_jax.building.write import Sources
 from flamingo_jax.inputs.sources.array_record import open_split

@@ -29,8 +29,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data import building, drawings
+from data.clip_art import openclipart
 from data.picture_dictionary.picture_dictionary_dataset_builder import image_features
-from flamingo_jax.building.readers import clip_art
 from flamingo_jax.inputs.sources.array_record import open_split
 
 # Fields of a record of an image set that a document's `meta` has too.
@@ -45,7 +45,7 @@ class Pairs(drawings.Drawings, skip_registration=True):
 
     def __init__(self, things: Any = None, english: Any = None, **rest):
         """things, english: those of `data/drawings.py`."""
-        self.READERS = {'.svg': functools.partial(clip_art.read, things=things, english=english)}
+        self.READERS = {'.svg': functools.partial(openclipart.read, things=things, english=english)}
         super().__init__(**rest)
 
 

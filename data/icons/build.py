@@ -23,8 +23,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data import drawings
+from data.icons import iconify
 from data.picture_dictionary.icons import ROOT
-from flamingo_jax.building.readers import icons
 
 
 class Pairs(drawings.Drawings, skip_registration=True):
@@ -34,7 +34,7 @@ class Pairs(drawings.Drawings, skip_registration=True):
 
     def __init__(self, things: dict[str, drawings.Thing] | None = None, **rest):
         """things: `drawings.things_of`."""
-        self.READERS = {'.json': functools.partial(icons.read, things=things)}
+        self.READERS = {'.json': functools.partial(iconify.read, things=things)}
         super().__init__(**rest)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flamingo_jax.building.readers.icons import svg
+from data.icons.iconify import svg
 from flamingo_jax.errors import UserError
 
 CATEGORIES = ('Animals & Nature', 'Food & Drink', 'Travel & Places', 'Activities', 'Objects')

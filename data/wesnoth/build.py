@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 
 from data import drawings
 from data.picture_dictionary.picture_dictionary_dataset_builder import split_of
-from flamingo_jax.building.readers import wesnoth
+from data.wesnoth import wml
 
 GAME = 'usr/share/games/wesnoth/1.18'
 
@@ -35,7 +35,7 @@ class Wesnoth(drawings.Drawings, skip_registration=True):
 
     def __init__(self, locale: str = '', **rest):
         """locale: the folders of translations."""
-        self.READERS = {'.cfg': functools.partial(wesnoth.read, locale=locale, split_of=split_of)}
+        self.READERS = {'.cfg': functools.partial(wml.read, locale=locale, split_of=split_of)}
         super().__init__(**rest)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from data.clip_art import openclipart
+from data.icons import iconify
+from data.svg import SIZE, Thing, draw
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import clip_art, icons
-from flamingo_jax.building.readers.drawings import SIZE, Thing, draw
 
 SQUARE = '<rect x="2" y="2" width="8" height="8" fill="red"/>'
 THINGS = {
@@ -35,7 +36,7 @@ def split(made):
 
 
 def test_a_set_gives_one_drawing_of_each_thing(tmp_path):
-    documents, dropped = split(icons.read(a_set(tmp_path), 'some.json', None, THINGS))
+    documents, dropped = split(iconify.read(a_set(tmp_path), 'some.json', None, THINGS))
     assert sorted(documents) == ['some/bell', 'some/fire-truck-filled']
     assert dropped == dict(variant=2, name_of_no_thing=2, image_damaged=1)
     bell = documents['some/bell']
@@ -59,7 +60,7 @@ def test_a_set_gives_one_drawing_of_each_thing(tmp_path):
     ],
 )
 def test_sets_that_are_left_out(tmp_path, changes, rule):
-    assert split(icons.read(a_set(tmp_path, **changes), 'some.json', None, THINGS)) == ({}, {rule: 1})
+    assert split(iconify.read(a_set(tmp_path, **changes), 'some.json', None, THINGS)) == ({}, {rule: 1})
 
 
 def test_a_drawing_reads_no_other_file(tmp_path):
@@ -109,7 +110,7 @@ def a_file(
 )
 def test_what_clip_art_shows(tmp_path, said, concept, text):
     english = frozenset('a big red truck fire bell'.split())
-    documents, _ = split(clip_art.read(a_file(tmp_path, **said), 'tools/one.svg', None, THINGS, english=english))
+    documents, _ = split(openclipart.read(a_file(tmp_path, **said), 'tools/one.svg', None, THINGS, english=english))
     [one] = documents.values()
     meta = json.loads(one.meta)
     assert meta['concept'] == concept and meta['artist'] == 'Ann & Bo' and meta['licence'] == 'public domain'
@@ -129,5 +130,5 @@ def test_what_clip_art_shows(tmp_path, said, concept, text):
     ],
 )
 def test_clip_art_that_is_left_out(tmp_path, said, name, rule):
-    documents, dropped = split(clip_art.read(a_file(tmp_path, **said), name, None, THINGS, english=frozenset()))
+    documents, dropped = split(openclipart.read(a_file(tmp_path, **said), name, None, THINGS, english=frozenset()))
     assert not documents and dropped == {rule: 1}

@@ -7,8 +7,9 @@ import struct
 import PIL.Image
 import pytest
 
+from data.prompted import build as prompted
+from data.wesnoth import wml
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import comfyui, wesnoth
 from flamingo_jax.building.readers.folder import ImageFolder
 
 SPEARMAN = """#textdomain units
@@ -99,7 +100,7 @@ def read(game, text):
     path = game / 'data/units/one.cfg'
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
-    made = list(wesnoth.read(str(path), 'one.cfg', ImageFolder(), f'{game}/locale', lambda name: f'split of {name}'))
+    made = list(wml.read(str(path), 'one.cfg', ImageFolder(), f'{game}/locale', lambda name: f'split of {name}'))
     documents = {one.id: one for one in made if isinstance(one, Document)}
     return documents, [one for one in made if not isinstance(one, Document)]
 
@@ -131,7 +132,7 @@ def test_a_story_has_its_images_before_their_texts(game):
 
 
 def test_wml_that_is_not_closed():
-    root = wesnoth.parse('[a]\nx=1\n[b]\ny="2"\n[/c]\n[/a]\n[d]\nz=3')
+    root = wml.parse('[a]\nx=1\n[b]\ny="2"\n[/c]\n[/a]\n[d]\nz=3')
     [a, d] = root.within
     assert (a.attributes, d.attributes) == (dict(x='1'), dict(z='3'))
     assert [b.attributes for b in root.every('b')] == [dict(y='"2"')]
@@ -168,7 +169,7 @@ def test_a_prompt_is_the_one_text_that_a_workflow_has(tmp_path):
             frames[0].save(tmp_path / f'{name}-1.webp', **rest)
     index = tmp_path / 'index.json'
     index.write_text(json.dumps([dict(templates=[one for one, _ in workflows.values()])]))
-    made = list(comfyui.read(str(index), 'index.json', ImageFolder(str(tmp_path))))
+    made = list(prompted.read(str(index), 'index.json', ImageFolder(str(tmp_path))))
     documents = {one.id: one for one in made if isinstance(one, Document)}
     assert {id: list(one.texts) for id, one in documents.items()} == dict.fromkeys(
         ('fox', 'within', 'moves'), ['', A_FOX]

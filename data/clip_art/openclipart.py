@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from data.svg import Things, document, draw
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.drawings import Things, document, draw
 
 LARGEST = 2**21  # Bytes of a file.
 # Folders of what shows no thing, or things only to be told apart by convention.

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from data.svg import Things, document, draw
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers.drawings import Things, document, draw
 
 # Words that name a variant, not a thing.
 VARIANTS = frozenset(

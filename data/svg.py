@@ -1,4 +1,4 @@
-"""Drawings as SVG with names or titles: what is common to `icons.py` and `clip_art.py`.
+"""Drawings as SVG with names or titles: what is common to `icons/` and `clip_art/`.
 
 A drawing is kept if a phrase that is said of it names a thing. Which phrases do is a table that a build makes once
 (`data/drawings.py`) and gives to all workers.
