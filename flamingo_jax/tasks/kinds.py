@@ -124,7 +124,7 @@ class Kinds(game.Game):
         def asked(self, rng: np.random.Generator, forms: Sequence[str]) -> tuple[Callable[[], Frames], str, str]:
             """The view of an image, and a question in one of the forms with its answer; the kinds equally often."""
             kind, image = draw(rng, self.of_kind)
-            seen, form = self.seen(rng, image), forms[rng.integers(len(forms))]
+            seen, form = self.seen(rng, image), forms[int(rng.integers(len(forms)))]
             return seen, *yes_or_no(form, kind, lambda: _other(kind, list(self.of_kind), rng), rng)
 
         def pair(self, rng: np.random.Generator) -> Iterator[LabelledImage]:

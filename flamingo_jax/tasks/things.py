@@ -80,7 +80,7 @@ class Sequences(game.Sequences):
     def asked(self, rng: np.random.Generator, forms: Sequence[str]) -> tuple[Callable[[], Frames], str, str]:
         """The view of an image, and a question in one of the forms with its answer; the things equally often."""
         image = self._draw(rng)
-        question, answer = self.things.question(forms[rng.integers(len(forms))], image, rng)
+        question, answer = self.things.question(forms[int(rng.integers(len(forms)))], image, rng)
         return self.seen(rng, image), question, answer
 
     def pair(self, rng: np.random.Generator) -> Iterator[LabelledImage]:
