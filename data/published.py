@@ -1,4 +1,4 @@
-"""The flags and the run of the commands that build published sets; `flamingo_jax/building/readers/` reads them."""
+"""The flags and the run of the commands that build published sets; what reads a set stands in its folder here."""
 
 import tempfile
 from typing import Any

@@ -71,14 +71,12 @@ from flamingo_jax import commands
 from flamingo_jax.model.bridges.selective_xattn import SelectiveXattnConfig
 from flamingo_jax.model.config import ContrastiveConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
-from flamingo_jax.tasks.is_it import IsIt
 from flamingo_jax.tasks.kinds import Kinds, as_question
 from flamingo_jax.tasks.names import Names
 from flamingo_jax.tasks.questions import Questions
 from flamingo_jax.tasks.source import FewShot, game
 from flamingo_jax.tasks.texts import Texts
 from flamingo_jax.tasks.which import Which
-from flamingo_jax.tasks.which_thing import WhichThing
 from flamingo_jax.tasks.words import Words
 from flamingo_jax.tasks.yes_or_no import YesOrNo
 from flamingo_jax.training import config as training
@@ -144,9 +142,9 @@ def games_of(**shares: float) -> dict[str, ConfigDict]:
         kind=partial(game, Kinds, prompt=KIND, kinds=KINDS),
         what_kind=partial(game, Kinds, prompt=as_question('What kind of thing is this?'), kinds=KINDS),
         yes_or_no=partial(game, YesOrNo, kinds=KINDS),
-        is_it=partial(game, IsIt, forms=IS_IT),
+        is_it=partial(game, YesOrNo, forms=IS_IT),
         which=partial(game, Which, kinds=KINDS),
-        which_thing=partial(game, WhichThing),
+        which_thing=partial(game, Which),
     )
     return {name: games[name](share=share) for name, share in shares.items()}
 

@@ -23,9 +23,51 @@ if __name__ == '__main__':
     published.start(__doc__)
 
 import functools
+from collections.abc import Iterator
 
-from flamingo_jax.building.readers import instructions
+from data.instructions import llava, m3it, messages, mimic_it
+from flamingo_jax.building.document import Document
+from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.builder import PublishedBuilder
+from flamingo_jax.building.readers.containers import (
+    Row,
+    documents,
+    extension,
+    json_items,
+    json_lines,
+    opened,
+    table_rows,
+)
+from flamingo_jax.building.readers.folder import ImageFolder
+
+
+def read(path: str, name: str, image_folder: ImageFolder, chat: bool = False) -> Iterator[Document | Dropped]:
+    """The documents of a file. Which of the sets an entry is of shows in its keys. chat: as for `ask`.
+
+    A .json file is a list (LLaVA), or an object (MIMIC-IT). A .jsonl file has a line a document (M3IT, or LLaVA's
+    conversations, or a chat's messages), a .parquet or .arrow file a row (LLaVA-NeXT, The Cauldron, FineVision).
+    """
+
+    def make(row: Row) -> Iterator[Document | Dropped]:
+        if messages.is_conversation(row.value):
+            row = messages.as_conversation(row)
+        yield from (llava if 'conversations' in row.value else m3it).document(row, image_folder, chat)
+
+    if extension(path) in ('.parquet', '.arrow'):
+        yield from documents(table_rows(path, name), make)
+        return
+    with opened(path) as file:
+        if extension(path) == '.jsonl':
+            yield from documents(json_lines(file, name), make)
+            return
+        try:
+            is_list = file.read(1000).lstrip(b'\xef\xbb\xbf \t\r\n').startswith(b'[')
+        except Exception:  # Damage, which the reader of the list names.
+            is_list = True
+    if is_list:
+        yield from documents(json_items(path, name), make)
+    else:
+        yield from mimic_it.read(path, name, image_folder, chat)
 
 
 class Instructions(PublishedBuilder):
@@ -33,8 +75,8 @@ class Instructions(PublishedBuilder):
 
     def __init__(self, chat: bool = False, **rest):
         """chat: the turns are marked as in ChatML. The rest is as for `PublishedBuilder`."""
-        read = functools.partial(instructions.read, chat=chat)
-        self.READERS = dict.fromkeys(('.json', '.jsonl', '.parquet', '.arrow'), read)
+        reader = functools.partial(read, chat=chat)
+        self.READERS = dict.fromkeys(('.json', '.jsonl', '.parquet', '.arrow'), reader)
         super().__init__(**rest)
 
 

@@ -20,7 +20,7 @@ def get_config(prompts: str = 'paper') -> ConfigDict:
     c = evaluation.base()
     c.episodes, c.max_new_tokens = evaluation.ALL, 5
     # OpenFlamingo stems predictions, as the set's authors did the references.
-    accuracy = 'vqa_accuracy' if prompts == 'paper' else 'vqa_accuracy_ok_vqa'
+    accuracy = 'vqa' if prompts == 'paper' else 'vqa_ok_vqa'
     c.tasks.ok_vqa = evaluation.task(
         OKVQA, prompts=named(prompts), accuracy=accuracy, support=('random', retrieval(prompts))
     )

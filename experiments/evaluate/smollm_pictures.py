@@ -20,11 +20,9 @@ from experiments.smollm_pictures import ARTISTS, BEGINNINGS, FORMS, IS_IT, KIND,
 from flamingo_jax import commands
 from flamingo_jax.evaluation import config as evaluation
 from flamingo_jax.tasks.facts import Facts
-from flamingo_jax.tasks.is_it import IsIt
 from flamingo_jax.tasks.kinds import Kinds, as_question
 from flamingo_jax.tasks.names import Names
 from flamingo_jax.tasks.which import Which
-from flamingo_jax.tasks.which_thing import WhichThing
 from flamingo_jax.tasks.words import Words
 from flamingo_jax.tasks.yes_or_no import YesOrNo
 
@@ -80,11 +78,11 @@ def things(c: ConfigDict) -> None:
         common = dict(shots=(0,), answers=('ranked', 'open-ended'), query_split=split, support_split=split, **DRAWINGS)
         for form in (IS_IT[0], DOES_IT_SHOW):
             title = f'{form.format("a dog")} ({label} things)'
-            c.tasks[f'{form.split()[0]}_{label}'] = evaluation.task(IsIt, title=title, form=form, **common)
+            c.tasks[f'{form.split()[0]}_{label}'] = evaluation.task(YesOrNo, title=title, form=form, **common)
         for questions in ('which is', 'what is'):
             title = f'two images: {questions}, {label} things'
             c.tasks[f'{questions.split()[0]}_{label}'] = evaluation.task(
-                WhichThing, title=title, questions=questions, **common
+                Which, title=title, questions=questions, **common
             )
 
 

@@ -22,7 +22,7 @@ def pipeline_options(workers: int = 1, flags: Sequence[str] = ()) -> PipelineOpt
     Args:
       workers: processes of the embedded runner; 1 is this process.
       flags: Beam's own flags. With '--runner=FlinkRunner', 'SparkRunner' or 'DataflowRunner' the workers are elsewhere;
-        they need flamingo_jax[build] installed and the folders in reach.
+        they need flamingo_jax[build] installed, the clone in PYTHONPATH (its data/) and the folders in reach.
 
     Raises:
       ValueError: `workers` is below 1.

@@ -206,12 +206,12 @@ class GameTask(Task):
 
     def baselines(self, episode: Episode) -> dict[str, str]:
         """Nearest neighbour and centroid on the frozen features, and the most frequent answer, if the game has them."""
-        found = {}
+        guesses = {}
         if nearest := self._game.nearest(episode):
-            found |= dict(zip(('nearest neighbour', 'nearest centroid'), nearest, strict=True))
+            guesses |= dict(zip(('nearest neighbour', 'nearest centroid'), nearest, strict=True))
         if self._game.majority is not None:
-            found['majority answer'] = self._game.majority
-        return found
+            guesses['majority answer'] = self._game.majority
+        return guesses
 
 
 def task(of: type, **fields: Any) -> ConfigDict:

@@ -56,8 +56,8 @@ class Pool:
         return self.split, image.index
 
     def identity(self, image: LabelledImage) -> Any:
-        found = self.images.identity(image)
-        return found if self.tile is None else [*found, self.tile]
+        identity = self.images.identity(image)
+        return identity if self.tile is None else [*identity, self.tile]
 
     def words(self, image: LabelledImage) -> str:
         """The English name: `A tiger.`"""

@@ -81,10 +81,10 @@ def _images(facts: dict[str, dict[str, list[str]]], images: ImageSet) -> dict[st
     named: dict[str, list[LabelledImage]] = {}
     for image in images.images:
         named.setdefault(image.names.get('en', ''), []).append(image)
-    found = {}
+    by_question = {}
     for question, answers in facts.items():
         of = {answer: [p for name in names for p in named.get(name, ())] for answer, names in answers.items()}
         of = {answer: shown for answer, shown in of.items() if shown}
         if len(of) > 1:
-            found[question] = of
-    return found
+            by_question[question] = of
+    return by_question

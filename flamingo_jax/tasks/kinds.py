@@ -1,4 +1,4 @@
-"""Kinds: images with the word for the kind of thing that they show; and code for all games about kinds.
+"""Kinds: images with the word for the kind of thing that they show; and what other games ask about kinds.
 
 An image set has subcategories (`animal-mammal`, `food-fruit`). The config maps the beginning of a subcategory to the
 word for its kind: `{'animal': 'animal', 'food': 'food'}`. Other subcategories are not asked about.
@@ -10,11 +10,12 @@ since no list says which foods are plants.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from flamingo_jax.errors import UserError
+from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.rows import Chunk
 from flamingo_jax.inputs.sources.image_set import ImageSet, LabelledImage
 from flamingo_jax.tasks import game
@@ -36,24 +37,51 @@ def kind_of(image: LabelledImage, kinds: Mapping[str, str]) -> str | None:
     return kinds[max(begins, key=len)] if begins else None
 
 
+def _kind(image: LabelledImage, kinds: Mapping[str, str]) -> str:
+    """The kind of an image that has one."""
+    kind = kind_of(image, kinds)
+    assert kind is not None
+    return kind
+
+
 def by_kind(images: ImageSet, kinds: Mapping[str, str]) -> dict[str, list[LabelledImage]]:
     """Kind -> its images. ValueError if a kind excludes no other, so that nothing can be asked about it."""
-    found: dict[str, list[LabelledImage]] = {}
+    of_kind: dict[str, list[LabelledImage]] = {}
     for image in images.images:
         if kind := kind_of(image, kinds):
-            found.setdefault(kind, []).append(image)
-    if len(found) < 2 or not all(any(exclude(kind, other) for other in found) for kind in found):
+            of_kind.setdefault(kind, []).append(image)
+    if len(of_kind) < 2 or not all(any(exclude(kind, other) for other in of_kind) for kind in of_kind):
         raise UserError(
             'Questions need images of at least two kinds that exclude each other; these images are of '
-            f'{sorted(found)}. Set `kinds`.'
+            f'{sorted(of_kind)}. Set `kinds`.'
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(of_kind.items()))
 
 
 def draw(rng: np.random.Generator, by_kind: Mapping[str, Sequence[LabelledImage]]) -> tuple[str, LabelledImage]:
     """A random kind, all equally often, and one of its images."""
     kind = list(by_kind)[int(rng.integers(len(by_kind)))]
     return kind, by_kind[kind][int(rng.integers(len(by_kind[kind])))]
+
+
+def two_kinds(rng: np.random.Generator, kinds: Sequence[str]) -> tuple[str, str]:
+    """Two kinds that exclude each other."""
+    while True:
+        first, second = (kinds[int(i)] for i in rng.choice(len(kinds), 2, replace=False))
+        if exclude(first, second):
+            return first, second
+
+
+def yes_or_no(form: str, label: str, other: Callable[[], str], rng: np.random.Generator) -> tuple[str, str]:
+    """The question `form` about a thing with this label, or half of the time about an`other`, and its answer."""
+    if rng.random() < 0.5:
+        return form.format(with_article(label)), 'yes'
+    return form.format(with_article(other())), 'no'
+
+
+def _other(kind: str, kinds: Sequence[str], rng: np.random.Generator) -> str:
+    others = [other for other in kinds if exclude(kind, other)]
+    return others[rng.integers(len(others))]
 
 
 def as_question(question: str) -> str:
@@ -89,6 +117,21 @@ class Kinds(game.Game):
             drawn = [draw(rng, self.of_kind) for _ in range(self.shots)]
             return [Chunk(self.seen(rng, image), (self.prompt, f' {kind}'), (0.0, 1.0)) for kind, image in drawn]
 
+        def label(self, image: LabelledImage) -> str:
+            """Its kind."""
+            return _kind(image, self.kinds)
+
+        def asked(self, rng: np.random.Generator, forms: Sequence[str]) -> tuple[Callable[[], Frames], str, str]:
+            """The view of an image, and a question in one of the forms with its answer; the kinds equally often."""
+            kind, image = draw(rng, self.of_kind)
+            seen, form = self.seen(rng, image), forms[int(rng.integers(len(forms)))]
+            return seen, *yes_or_no(form, kind, lambda: _other(kind, list(self.of_kind), rng), rng)
+
+        def pair(self, rng: np.random.Generator) -> Iterator[LabelledImage]:
+            """Two images of different kinds; the second is drawn when it is asked for."""
+            for kind in two_kinds(rng, list(self.of_kind)):
+                yield self.of_kind[kind][rng.integers(len(self.of_kind[kind]))]
+
     @dataclasses.dataclass
     class Episodes(game.Episodes):
         """What kind of thing an image shows, the kinds equally often."""
@@ -120,26 +163,68 @@ class Kinds(game.Game):
                 min(len(self.without([p for _, p in rows], [query])) for query in every), 'images of some kind'
             )
 
-        def example_of(self, rng: np.random.Generator, *shown: LabelledImage) -> tuple[str, LabelledImage]:
-            """A kind and an image of the support that is not among those shown."""
-            kind = list(self.shown)[rng.integers(len(self.shown))]
-            of = self.without(self.shown[kind], shown)
-            return kind, of[rng.integers(len(of))]
+        def require_pairs(self) -> None:
+            """ValueError unless there is a pair to ask about, whatever the examples show.
+
+            It is drawn last, from images that no example shows. An example shows at most one image of a kind.
+            """
+            shown = {image.index for of in self.shown.values() for image in of} if self.one_split else set()
+            for kind, of in self.asked.items():
+                free = sum(image.index not in shown for image in of)
+                if free == 0 and len(of) <= self.shots:
+                    raise UserError(
+                        f'{self.shots} shots can show all {len(of)} images of {kind!r}, which leaves none for the '
+                        'query. Use fewer shots, or other styles or another split for the support.'
+                    )
+
+        def label(self, image: LabelledImage) -> str:
+            """Its kind."""
+            return _kind(image, self.kinds)
+
+        def draw(self, rng: np.random.Generator) -> LabelledImage:
+            """An image to ask about, the kinds equally often."""
+            return draw(rng, self.asked)[1]
+
+        def examples(self, rng: np.random.Generator, query: LabelledImage, shots: int) -> Iterator[LabelledImage]:
+            """Images of the support other than the query, the kinds equally often; drawn one by one."""
+            for _ in range(shots):
+                of = self.without(list(self.shown.values())[rng.integers(len(self.shown))], [query])
+                yield of[rng.integers(len(of))]
+
+        def yes_or_no(self, form: str, image: LabelledImage, rng: np.random.Generator, asked: bool) -> tuple[str, str]:
+            """A question about an image, in examples too (not `asked`) with the kinds that are asked about."""
+            kind = self.label(image)
+            return yes_or_no(form, kind, lambda: _other(kind, tuple(self.asked), rng), rng)
+
+        def pairs(self, rng: np.random.Generator, shots: int) -> Iterator[tuple[bool, list[LabelledImage]]]:
+            """Pairs of different kinds, and whether it is the one to ask about, which is the last."""
+            shown: list[LabelledImage] = []
+            for _ in range(shots):
+                pair = self._pair(rng, self.shown, ())
+                shown += pair
+                yield False, pair
+            yield True, self._pair(rng, self.asked, shown)
+
+        def _pair(self, rng, of_kind: Mapping[str, Sequence[LabelledImage]], shown: Sequence[LabelledImage]):
+            of_two = (self.without(of_kind[kind], shown) for kind in two_kinds(rng, list(of_kind)))
+            return [of[rng.integers(len(of))] for of in of_two]
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` images with their kinds, then another."""
-            kind, query = draw(rng, self.asked)
-            drawn = [self.example_of(rng, query) for _ in range(shots)]
+            query = self.draw(rng)
+            kind = self.label(query)
             candidates = tuple(other for other in self.asked if other == kind or exclude(kind, other))
-            shown = tuple(self.example(image, label) for label, image in drawn)
+            shown = tuple(self.example(image, self.label(image)) for image in self.examples(rng, query, shots))
             return Episode(shown, (self.query(query),), kind, candidates)
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
             """Searches in all images of the support that are of a candidate's kind."""
-            query = episode.query[-1].image
-            return self.nearest_kind(query, episode.candidates)
+            return self._nearest(episode.query[-1].image, episode.candidates)
 
-        def nearest_kind(self, query: LabelledImage, kinds: Sequence[str]) -> tuple[str, str]:
-            """The kinds of the nearest neighbour and of the nearest centroid, among these kinds."""
-            found = [i for i in self.places_without(self._indices, query) if self._labels[i] in kinds]
-            return nearest(self.queries.rows[query.index], self._rows[found], [self._labels[i] for i in found])
+        def nearest_labels(self, query: LabelledImage) -> tuple[str, str] | None:
+            """The kinds of the nearest neighbour and of the nearest centroid."""
+            return self._nearest(query, tuple(self.shown))
+
+        def _nearest(self, query: LabelledImage, kinds: Sequence[str]) -> tuple[str, str]:
+            places = [i for i in self.places_without(self._indices, query) if self._labels[i] in kinds]
+            return nearest(self.queries.rows[query.index], self._rows[places], [self._labels[i] for i in places])

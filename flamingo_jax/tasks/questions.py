@@ -74,7 +74,7 @@ class Questions(game.Game):
             super().open(queries, support, shots, answers)
             self._places = places_of(queries.images) if self.tiled else ()
             self.asked, self.shown = (
-                [(image, *one) for image, questions in asked_of(pool.images, self.questions) for one in questions]
+                [(image, *pair) for image, questions in asked_of(pool.images, self.questions) for pair in questions]
                 for pool in (queries, support)
             )
             self._indices = np.array([image.index for image, _, _ in self.shown])
@@ -113,14 +113,14 @@ def asked_of(images: ImageSet, beginning: str) -> list[tuple[LabelledImage, list
 
     Raises ValueError if no image has one.
     """
-    found = []
+    with_questions = []
     for image in images.images:
         if questions := [(q, a) for q, a in image.questions if q.startswith(beginning)]:
-            found.append((image, questions))
-    if not found:
+            with_questions.append((image, questions))
+    if not with_questions:
         begins = f' that begins with {beginning!r}. Change `questions`' if beginning else ''
         raise UserError(f'No image of the data set has a question{begins}. data/README.md says which sets have any.')
-    return found
+    return with_questions
 
 
 def places_of(images: ImageSet) -> list[tuple[int, str]]:

@@ -82,12 +82,12 @@ class Drawing:
         for name, fields in sorted(games.items()):
             fields = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
             of, share = fields.pop('game'), fields.pop('share')
-            one = of.Sequences(**fields)
+            sequences = of.Sequences(**fields)
             if not 0 <= share < np.inf:
                 raise UserError(f'The share of the game {name!r} is {share}. It must be 0 or more.')
             if share:
-                one.open(images, shots)
-                self._games.append((name, one))
+                sequences.open(images, shots)
+                self._games.append((name, sequences))
                 shares.append(share)
         if not sum(shares):
             raise UserError(
@@ -100,10 +100,10 @@ class Drawing:
 
     def document(self, index: int, rng: np.random.Generator) -> list[Chunk]:
         """One document, drawn by `rng`."""
-        _, one = self._games[rng.choice(len(self._games), p=self._shares)]
-        return one.draw(rng)
+        _, sequences = self._games[rng.choice(len(self._games), p=self._shares)]
+        return sequences.draw(rng)
 
     def samples(self, number: int) -> dict[str, list[list[Chunk]]]:
         """Some documents of each game that is played, the same at each call."""
         rng = np.random.default_rng(0)
-        return {name: [one.draw(rng) for _ in range(number)] for name, one in self._games}
+        return {name: [sequences.draw(rng) for _ in range(number)] for name, sequences in self._games}

@@ -1,18 +1,19 @@
-"""Things by their names: code for all games whose questions name a thing, or ask for its name.
+"""Things by their names: what games ask about names, as `kinds.py` has it of kinds.
 
 Two things with a word in common are never alternatives, since both names may be right: a `toy dog` may be a `dog`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from flamingo_jax.errors import UserError
+from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.sources.image_set import ImageSet, LabelledImage
 from flamingo_jax.tasks import game
 from flamingo_jax.tasks.episode import Pool
-from flamingo_jax.tasks.kinds import with_article
+from flamingo_jax.tasks.kinds import yes_or_no
 
 
 def english_names(images: Sequence[LabelledImage]) -> dict[str, str]:
@@ -54,9 +55,7 @@ class Things:
 
     def question(self, form: str, image: LabelledImage, rng: np.random.Generator) -> tuple[str, str]:
         """`form` about an image, with its answer, which is yes half of the time."""
-        yes = rng.random() < 0.5
-        concept = image.concept if yes else self.other(image, rng)
-        return form.format(with_article(self.names[concept])), 'yes' if yes else 'no'
+        return yes_or_no(form, self.names[image.concept], lambda: self.names[self.other(image, rng)], rng)
 
     def _others(self, concept: str, among: Iterable[str]) -> list[str]:
         """Those that have no word in common with it: a `toy dog` may be a `dog`."""
@@ -74,6 +73,25 @@ class Sequences(game.Sequences):
         self.things = Things(images.images, english_names(images.images))
         self.concepts = sorted(self.things.by_concept)
 
+    def label(self, image: LabelledImage) -> str:
+        """Its name."""
+        return self.things.names[image.concept]
+
+    def asked(self, rng: np.random.Generator, forms: Sequence[str]) -> tuple[Callable[[], Frames], str, str]:
+        """The view of an image, and a question in one of the forms with its answer; the things equally often."""
+        image = self._draw(rng)
+        question, answer = self.things.question(forms[int(rng.integers(len(forms)))], image, rng)
+        return self.seen(rng, image), question, answer
+
+    def pair(self, rng: np.random.Generator) -> Iterator[LabelledImage]:
+        """Two images of different things, of different styles if there are such."""
+        first = self._draw(rng)
+        second = self.of_concept(rng, self.things.other(first, rng), first.style)
+        yield from (first, second)
+
+    def _draw(self, rng: np.random.Generator) -> LabelledImage:
+        return self.of_concept(rng, self.concepts[rng.integers(len(self.concepts))], None)
+
 
 @dataclasses.dataclass
 class Episodes(game.Episodes):
@@ -84,3 +102,52 @@ class Episodes(game.Episodes):
         super().open(queries, support, shots, answers)
         names = english_names(support.images.images)
         self.asked, self.shown = (Things(pool.images.images, names) for pool in (queries, support))
+        shown = {image.index for image in self.shown.images}
+        both = self.one_split and any(image.index in shown for image in self.asked.images)
+        self.require(len(self.shown.images) - both, 'images with a name')
+
+    def require_pairs(self) -> None:
+        """ValueError unless there are as many pairs as examples, without the query's two images."""
+        self.require((len(self.shown.images) - 2 * self.one_split) // 2, 'pairs of images with a name')
+        # Else an example might never find a second thing.
+        if self.shots and self.one_split and self.shown.fewest < 3:
+            raise UserError(
+                f'some thing has only {self.shown.fewest} others with no word in common, which the query may show '
+                'both, so that no example can show one. Use more images, or another split for the support.'
+            )
+
+    def label(self, image: LabelledImage) -> str:
+        """Its name."""
+        return self.asked.names[image.concept]
+
+    def draw(self, rng: np.random.Generator) -> LabelledImage:
+        """An image to ask about, all equally often."""
+        return self.asked.images[rng.integers(len(self.asked.images))]
+
+    def examples(self, rng: np.random.Generator, query: LabelledImage, shots: int) -> Iterator[LabelledImage]:
+        """Different images of the support, other than the query."""
+        others = self.without(self.shown.images, [query])
+        for i in rng.choice(len(others), shots, replace=False):
+            yield others[i]
+
+    def yes_or_no(self, form: str, image: LabelledImage, rng: np.random.Generator, asked: bool) -> tuple[str, str]:
+        """A question about an image to ask about, or of the support, with its answer."""
+        return (self.asked if asked else self.shown).question(form, image, rng)
+
+    def pairs(self, rng: np.random.Generator, shots: int) -> Iterator[tuple[bool, list[LabelledImage]]]:
+        """Pairs of different things, and whether it is the one to ask about, which is the first."""
+        query = self._pair(rng, self.asked, ())
+        yield True, query
+        for _ in range(shots):
+            yield False, self._pair(rng, self.shown, query)
+
+    def nearest_labels(self, query: LabelledImage) -> tuple[str, str] | None:
+        """None: most names are not among those of the support."""
+
+    def _pair(self, rng: np.random.Generator, among: Things, shown: Sequence[LabelledImage]) -> list[LabelledImage]:
+        free = self.without(among.images, shown)
+        first = free[rng.integers(len(free))]
+        of: list[LabelledImage] = []
+        while not of:  # All images of the other thing may be shown elsewhere.
+            of = self.without(among.by_concept[among.other(first, rng)], shown)
+        return [first, of[rng.integers(len(of))]]

@@ -1,29 +1,28 @@
-"""Which: two images of different kinds, labelled ` first` and ` second`, then a question about one of them."""
+"""Which: two images, labelled ` first` and ` second`, then a question about one of them.
+
+which is an animal?   what kind is the first?     of images of different kinds
+which is a dog?       what is the first?          of different things, about half of them of one subcategory
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.inputs.images import Frames
 from flamingo_jax.inputs.rows import Chunk
-from flamingo_jax.inputs.sources.image_set import LabelledImage
-from flamingo_jax.tasks import game
+from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.tasks import game, things
 from flamingo_jax.tasks.episode import Episode, Part, Pool
-from flamingo_jax.tasks.kinds import Kinds, as_question, exclude, with_article
+from flamingo_jax.tasks.kinds import Kinds, as_question, with_article
 
-BEGINNINGS = ('which is ', 'what kind is the ')
 ORDINALS = ('first', 'second')
 
 
-def two_kinds(rng: np.random.Generator, kinds: Sequence[str]) -> tuple[str, str]:
-    """Two kinds that exclude each other."""
-    while True:
-        one, other = (kinds[int(i)] for i in rng.choice(len(kinds), 2, replace=False))
-        if exclude(one, other):
-            return one, other
+def beginnings(kinds: bool) -> tuple[str, str]:
+    """How a question begins that asks for the place, and one that asks for the kind or name."""
+    return 'which is ', 'what kind is the ' if kinds else 'what is the '
 
 
 def of_two(
@@ -46,84 +45,68 @@ def of_two(
             return question, answer
 
 
-def pair_with_question(
-    seen: Sequence[Callable[[], Frames]],
-    labels: tuple[str, str],
-    beginnings: tuple[str, str],
-    rng: np.random.Generator,
-) -> list[Chunk]:
-    """Two images with their places, and a question about one of them; `labels` and `beginnings` as for `of_two`."""
-    chunks = [Chunk(image, (f' {place}',), (0.0,)) for image, place in zip(seen, ORDINALS, strict=True)]
-    question, answer = of_two(labels, beginnings, rng)
-    return [*chunks, Chunk(None, (as_question(question), f' {answer}'), (0.0, 1.0))]
-
-
-def require_beginning(begins: str, beginnings: Sequence[str]) -> None:
-    """ValueError if no question begins with `begins`, since drawing one would never end."""
-    if not any(begin.startswith(begins) for begin in beginnings):
-        raise UserError(
-            f'`questions` is {begins!r}, but no question begins so. Give a beginning of one of {beginnings}.'
-        )
-
-
 class Which(game.Game):
-    """A question about one of two images."""
+    """A question about one of two images, by the kinds or the names of what they show."""
 
     @dataclasses.dataclass
-    class Sequences(Kinds.Sequences):
+    class Sequences(game.Sequences):
         """Pairs, each with its question."""
+
+        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # Those of `Kinds`; {} asks for names.
+
+        def open(self, images: ImageSet, shots: int) -> None:
+            """Finds the images that have a kind or a name."""
+            super().open(images, shots)
+            self._labels = Kinds.Sequences(kinds=self.kinds) if self.kinds else things.Sequences()
+            self._labels.open(images, shots)
 
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
             """Half as many pairs as there are images in a sequence."""
             chunks: list[Chunk] = []
             for _ in range(self.shots // 2):
-                two = two_kinds(rng, list(self.of_kind))
-                images = (self.of_kind[kind] for kind in two)
-                seen = [self.seen(rng, of[rng.integers(len(of))]) for of in images]
-                chunks += pair_with_question(seen, two, BEGINNINGS, rng)
+                labels = []
+                for image, place in zip(self._labels.pair(rng), ORDINALS, strict=True):
+                    chunks.append(Chunk(self._labels.seen(rng, image), (f' {place}',), (0.0,)))
+                    labels.append(self._labels.label(image))
+                question, answer = of_two((labels[0], labels[1]), beginnings(bool(self.kinds)), rng)
+                chunks.append(Chunk(None, (as_question(question), f' {answer}'), (0.0, 1.0)))
             return chunks
 
     @dataclasses.dataclass
-    class Episodes(Kinds.Episodes):
+    class Episodes(game.Episodes):
         """A question about one of two images; a shot is a pair."""
 
+        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training.
         questions: str = ''  # Ask only the questions that begin so.
 
         several_parts: ClassVar[bool] = True
 
         def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
-            """Sorts images by kind."""
+            """Finds the images that have a kind or a name. There must be as many pairs as examples, and the query's.
+
+            ValueError also if no question begins with `questions`, since drawing one would never end.
+            """
             super().open(queries, support, shots, answers)
-            require_beginning(self.questions, BEGINNINGS)
-            # The query is drawn last, from images that no example shows. An example shows at most one image of a
-            # kind.
-            shown = {image.index for of in self.shown.values() for image in of} if self.one_split else set()
-            for kind, of in self.asked.items():
-                free = sum(image.index not in shown for image in of)
-                if free == 0 and len(of) <= shots:
-                    raise UserError(
-                        f'{shots} shots can show all {len(of)} images of {kind!r}, which leaves none for the query. '
-                        'Use fewer shots, or other styles or another split for the support.'
-                    )
+            self._labels = Kinds.Episodes(kinds=self.kinds) if self.kinds else things.Episodes()
+            self._labels.open(queries, support, shots, answers)
+            begin = beginnings(bool(self.kinds))
+            if not any(beginning.startswith(self.questions) for beginning in begin):
+                raise UserError(
+                    f'`questions` is {self.questions!r}, but no question begins so. Give a beginning of one of {begin}.'
+                )
+            self._labels.require_pairs()
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` pairs with question and answer, then another pair."""
-            examples: list[Part] = []
-            for _ in range(shots):
-                pair, question, answer, _ = self._pair(rng, self.support, self.shown, ())
-                examples += [*pair, Part(None, self.support, f'{as_question(question)} {answer}')]
-            shown = [part.image for part in examples if part.image is not None]
-            pair, question, truth, candidates = self._pair(rng, self.queries, self.asked, shown)
-            return Episode(tuple(examples), (*pair, Part(None, self.queries, as_question(question))), truth, candidates)
-
-        def nearest(self, episode: Episode) -> None:
-            """None: nearest neighbours do not know first from second."""
-
-        def _pair(self, rng, pool: Pool, of_kind: dict[str, list[LabelledImage]], shown: Sequence[LabelledImage]):
-            two = two_kinds(rng, list(of_kind))
-            pair = []
-            for kind, place in zip(two, ORDINALS, strict=True):
-                of = self.without(of_kind[kind], shown)
-                pair.append(Part(of[rng.integers(len(of))], pool, f' {place}'))
-            question, answer = of_two(two, BEGINNINGS, rng, self.questions)
-            return pair, question, answer, two if answer in two else ORDINALS
+            examples, query, truth, candidates = [], (), '', ORDINALS
+            for asked, pair in self._labels.pairs(rng, shots):
+                pool = self.queries if asked else self.support
+                labels = self._labels.label(pair[0]), self._labels.label(pair[1])
+                question, answer = of_two(labels, beginnings(bool(self.kinds)), rng, self.questions)
+                parts = [Part(image, pool, f' {place}') for image, place in zip(pair, ORDINALS, strict=True)]
+                if asked:
+                    query = (*parts, Part(None, pool, as_question(question)))
+                    truth, candidates = answer, labels if answer in labels else ORDINALS
+                else:
+                    examples += [*parts, Part(None, pool, f'{as_question(question)} {answer}')]
+            return Episode(tuple(examples), query, truth, candidates)

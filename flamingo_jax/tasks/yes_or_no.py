@@ -1,4 +1,8 @@
-"""Yes or no: images, each with a question such as `is it an animal?`. Half of the answers are yes."""
+"""Yes or no: images, each with a question such as `is it an animal?` or `is it a dog?`. Half of the answers are yes.
+
+Kinds of things are few. Where names are asked for, half of the questions to which the answer is no are about a thing of
+the same subcategory, such as a cat in place of a dog.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,55 +10,60 @@ from collections.abc import Sequence
 import numpy as np
 
 from flamingo_jax.inputs.rows import Chunk
-from flamingo_jax.tasks import game
-from flamingo_jax.tasks.episode import Episode, Part
-from flamingo_jax.tasks.kinds import Kinds, as_question, draw, exclude, with_article
-
-
-def is_it(kind: str, kinds: Sequence[str], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about something of this kind, with its answer, which is yes half of the time."""
-    if rng.random() < 0.5:
-        return f'is it {with_article(kind)}?', 'yes'
-    others = [other for other in kinds if exclude(kind, other)]
-    return f'is it {with_article(others[rng.integers(len(others))])}?', 'no'
+from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.tasks import game, things
+from flamingo_jax.tasks.episode import Episode, Part, Pool
+from flamingo_jax.tasks.kinds import Kinds, as_question, with_article
 
 
 class YesOrNo(game.Game):
-    """Whether an image shows a kind of thing."""
+    """Whether an image shows a kind of thing, or the thing of a name."""
 
     @dataclasses.dataclass
-    class Sequences(Kinds.Sequences):
+    class Sequences(game.Sequences):
         """Images, each with its own question."""
 
+        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # Those of `Kinds`; {} asks for names.
+        forms: tuple[str, ...] = ('is it {}?',)  # How it is asked.
+
+        def open(self, images: ImageSet, shots: int) -> None:
+            """Finds the images that have a kind or a name."""
+            super().open(images, shots)
+            self._labels = Kinds.Sequences(kinds=self.kinds) if self.kinds else things.Sequences()
+            self._labels.open(images, shots)
+
         def draw(self, rng: np.random.Generator) -> list[Chunk]:
-            """The kinds equally often."""
-            chunks = []
-            for _ in range(self.shots):
-                kind, image = draw(rng, self.of_kind)
-                seen = self.seen(rng, image)
-                question, answer = is_it(kind, list(self.of_kind), rng)
-                chunks.append(Chunk(seen, (as_question(question), f' {answer}'), (0.0, 1.0)))
-            return chunks
+            """The kinds, or the things, equally often."""
+            drawn = [self._labels.asked(rng, self.forms) for _ in range(self.shots)]
+            return [Chunk(seen, (as_question(asked), f' {answer}'), (0.0, 1.0)) for seen, asked, answer in drawn]
 
     @dataclasses.dataclass
-    class Episodes(Kinds.Episodes):
-        """Whether an image shows a kind of thing."""
+    class Episodes(game.Episodes):
+        """Whether an image shows a kind of thing, or the thing of a name."""
+
+        kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # As in training.
+        form: str = 'is it {}?'  # How it is asked.
+
+        def open(self, queries: Pool, support: Pool, shots: int, answers: Sequence[str]) -> None:
+            """Finds the images that have a kind or a name. There must be as many as examples, besides the query."""
+            super().open(queries, support, shots, answers)
+            self._labels = Kinds.Episodes(kinds=self.kinds) if self.kinds else things.Episodes()
+            self._labels.open(queries, support, shots, answers)
 
         def episode(self, rng: np.random.Generator, shots: int, support: str, answers: str) -> Episode:
             """`shots` images with a question and its answer each, then another."""
-            kinds = tuple(self.asked)
-            kind, query = draw(rng, self.asked)
-            question, truth = is_it(kind, kinds, rng)
+            query = self._labels.draw(rng)
+            question, truth = self._labels.yes_or_no(self.form, query, rng, asked=True)
             shown = []
-            for _ in range(shots):
-                of, image = self.example_of(rng, query)
-                about, answer = is_it(of, kinds, rng)
+            for image in self._labels.examples(rng, query, shots):
+                about, answer = self._labels.yes_or_no(self.form, image, rng, asked=False)
                 shown.append(Part(image, self.support, f'{as_question(about)} {answer}'))
             return Episode(tuple(shown), (Part(query, self.queries, as_question(question)),), truth, ('yes', 'no'))
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:
-            """Whether the nearest kind is the one in the question."""
+            """Whether the nearest kind is the one in the question; None of names."""
             (query,) = episode.query
-            found = self.nearest_kind(query.image, tuple(self.shown))
-            nearest, other = ('yes' if f' {with_article(kind)}?' in query.text else 'no' for kind in found)
-            return nearest, other
+            if not (labels := self._labels.nearest_labels(query.image)):
+                return None
+            neighbour, centroid = ('yes' if f' {with_article(label)}?' in query.text else 'no' for label in labels)
+            return neighbour, centroid

@@ -11,10 +11,10 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
+from data.obelics import build as obelics
 from flamingo_jax.building import write
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
-from flamingo_jax.building.readers import mint1t
 from flamingo_jax.building.runner import beam
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split, splits
@@ -188,7 +188,7 @@ def test_no_other_program_is_started_to_read_an_image(tmp_path, monkeypatch):
     PIL.Image.new('RGB', (8, 8)).save(eps, 'EPS')
     document = Document('a', ['', 'x'], [eps.getvalue(), b''], [0.0, 1.0])
     assert write._shown(document)['parts'][0] == dict(image='data:,')
-    assert mint1t._page(eps.getvalue(), 0) == b'damaged'
+    assert obelics._page(eps.getvalue(), 0) == b'damaged'
     assert not started.exists()
 
 

@@ -7,13 +7,13 @@ import csv
 import dataclasses
 import json
 import pathlib
-import types
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
+from flamingo_jax.evaluation import metrics
 from flamingo_jax.evaluation.datasets.coco import COCO
 from flamingo_jax.evaluation.datasets.flickr30k import Flickr30k
 from flamingo_jax.evaluation.datasets.hateful_memes import HatefulMemes
@@ -32,18 +32,6 @@ from flamingo_jax.evaluation.datasets.visdial import VisDial
 from flamingo_jax.evaluation.datasets.vizwiz import VizWiz
 from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
 from flamingo_jax.evaluation.datasets.youcook2 import YouCook2
-from flamingo_jax.evaluation.metrics import (
-    cider,
-    exact,
-    ivqa_accuracy,
-    mwap,
-    ndcg,
-    roc_auc,
-    top1,
-    top1_top5,
-    vqa_accuracy,
-    wups,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Expected:
     """What must be read from a set."""
 
     of: type
-    metric: Any
+    metric: metrics.Metric
     references: dict[str, Any]  # By the id of a question.
     text: str  # Between the image and the answer of the first question.
     example: str  # Text and answer of one of the examples.
@@ -123,13 +111,13 @@ def coco(folder: pathlib.Path) -> Expected:
     info = dict(id=77, file_name='COCO_test2014_000000000077.jpg', height=20, width=24)
     as_json(folder / 'annotations/image_info_test2014.json', dict(images=[info], info={}))
     references = {str(n): (f'A test image, number {n}.', f'Image {n} of "test"') for n in (8, 9)}
-    return Expected(COCO, cider, references, ' Output:', ' Output: A restval image, number 6.')
+    return Expected(COCO, metrics.find('cider'), references, ' Output:', ' Output: A restval image, number 6.')
 
 
 def flickr30k(folder: pathlib.Path) -> Expected:
     as_json(folder / 'dataset_flickr30k.json', dict(images=_karpathy(folder, False), dataset='flickr30k'))
     references = {f'100{n}.jpg': (f'A test image, number {n}.', f'Image {n} of "test"') for n in (8, 9)}
-    return Expected(Flickr30k, cider, references, ' Output:', ' Output: A train image, number 3.')
+    return Expected(Flickr30k, metrics.find('cider'), references, ' Output:', ' Output: A train image, number 3.')
 
 
 def _two_files(folder: pathlib.Path, questions: str, annotations: str, parts: dict[str, int]) -> None:
@@ -170,7 +158,9 @@ def vqav2(folder: pathlib.Path) -> Expected:
     as_json(dev, json.loads(dev.read_text()) | dict(questions=json.loads(dev.read_text())['questions'][:3]))
     ids = [10 * n + i for n in range(21, 25) for i in range(2)]
     text = ' Question: What is 0 in 21? Answer:'
-    return Expected(VQAv2, vqa_accuracy, _vqa_references(ids), text, ' Question: What is 1 in 2? Answer: thing 21')
+    return Expected(
+        VQAv2, metrics.find('vqa'), _vqa_references(ids), text, ' Question: What is 1 in 2? Answer: thing 21'
+    )
 
 
 def ok_vqa(folder: pathlib.Path) -> Expected:
@@ -178,7 +168,9 @@ def ok_vqa(folder: pathlib.Path) -> Expected:
     _two_files(folder, 'OpenEnded_mscoco_{}_questions.json', 'mscoco_{}_annotations.json', parts)
     ids = [10 * n + i for n in range(21, 25) for i in range(2)]
     text = ' Question: What is 0 in 21? Answer:'
-    return Expected(OKVQA, vqa_accuracy, _vqa_references(ids), text, ' Question: What is 1 in 2? Answer: thing 21')
+    return Expected(
+        OKVQA, metrics.find('vqa'), _vqa_references(ids), text, ' Question: What is 1 in 2? Answer: thing 21'
+    )
 
 
 def textvqa(folder: pathlib.Path) -> Expected:
@@ -193,7 +185,7 @@ def textvqa(folder: pathlib.Path) -> Expected:
         as_json(folder / f'TextVQA_0.5.1_{split}.json', dict(dataset_type=split, data=data))
     references = {str(id): ('stop',) * 8 + (f'sign {id}',) * 2 for id in range(200, 204)}
     text = ' Question: what is written on 200? Answer:'
-    return Expected(TextVQA, vqa_accuracy, references, text, ' Question: what is written on 101? Answer: stop')
+    return Expected(TextVQA, metrics.find('vqa'), references, text, ' Question: what is written on 101? Answer: stop')
 
 
 def without_ids(i: int) -> list[dict[str, str]]:
@@ -215,7 +207,7 @@ def vizwiz(folder: pathlib.Path) -> Expected:
         as_json(folder / 'Annotations' / f'{split}.json', found)
     references = {f'VizWiz_val_{i:08d}.jpg': tuple(without_ids(i)) for i in range(4)}
     text = " Question: What's this 0? Answer:"
-    return Expected(VizWiz, vqa_accuracy, references, text, " Question: What's this 2? Answer: can 2")
+    return Expected(VizWiz, metrics.find('vqa'), references, text, " Question: What's this 2? Answer: can 2")
 
 
 def visdial(folder: pathlib.Path) -> Expected:
@@ -242,7 +234,9 @@ def visdial(folder: pathlib.Path) -> Expected:
     text = ' a cat on 11 mats Question: is it red? Answer: yes Question: is it big? Answer:'
     example = ' a cat on 2 mats Question: is it red? Answer: yes Question: is it big? Answer: no'
     example += ' Question: how many? Answer: two'
-    return Expected(VisDial, ndcg, references, text, example, names, ('no', 'Yes', 'yes', 'two', 'can not tell'))
+    return Expected(
+        VisDial, metrics.find('ndcg'), references, text, example, names, ('no', 'Yes', 'yes', 'two', 'can not tell')
+    )
 
 
 def hateful_memes(folder: pathlib.Path) -> Expected:
@@ -256,7 +250,7 @@ def hateful_memes(folder: pathlib.Path) -> Expected:
     references = {str(id): ('no', 'yes')[id % 2] for id in range(2000, 2004)}
     meme = ' is an image with written: "look at {{this}} {}" on it. Is it hateful? Answer:'
     example = meme.format(42951) + ' yes'
-    return Expected(HatefulMemes, roc_auc, references, meme.format(2000), example, ('yes', 'no'))
+    return Expected(HatefulMemes, metrics.find('roc_auc'), references, meme.format(2000), example, ('yes', 'no'))
 
 
 CLASSES = 'n02012849 crane\nn01440764 tench, Tinca tinca\nn03126707 crane\n'  # In no order.
@@ -275,7 +269,9 @@ def imagenet(folder: pathlib.Path) -> Expected:
     as_csv(folder / 'LOC_val_solution.csv', 'ImageId PredictionString', rows)
     names = ('tench', 'crane (n02012849)', 'crane (n03126707)')
     references = {row[0]: (name,) for row, name in zip(rows, reversed(names), strict=True)}
-    return Expected(ImageNet, top1, references, ' Output:', ' Output: crane', names, ('tench', 'crane', 'crane'))
+    return Expected(
+        ImageNet, metrics.find('accuracy'), references, ' Output:', ' Output: crane', names, ('tench', 'crane', 'crane')
+    )
 
 
 def kinetics700(folder: pathlib.Path) -> Expected:
@@ -291,7 +287,14 @@ def kinetics700(folder: pathlib.Path) -> Expected:
     references = {'val-_0_000000_000010': 'yoga', 'val-_1_000001_000011': 'abseiling'}
     candidates = ('abseiling', 'yoga')
     return Expected(
-        Kinetics700, top1_top5, references, ' Output:', ' Output: abseiling', candidates, candidates, (0.0, None)
+        Kinetics700,
+        metrics.find('top1_top5'),
+        references,
+        ' Output:',
+        ' Output: abseiling',
+        candidates,
+        candidates,
+        (0.0, None),
     )
 
 
@@ -309,7 +312,9 @@ def vatex(folder: pathlib.Path) -> Expected:
             write_video(folder / 'videos' / f'{id}.mp4', 1)
         as_json(folder / f'{file}{version}.json', found)
     references = {f'test-_{i}_00000{i}_00001{i}': (f'A man is test {i} .', f'Someone, {i}.') for i in range(4)}
-    return Expected(VATEX, cider, references, ' Output:', ' Output: A man is train 2 .', segment=(0.0, None))
+    return Expected(
+        VATEX, metrics.find('cider'), references, ' Output:', ' Output: A man is train 2 .', segment=(0.0, None)
+    )
 
 
 def youcook2(folder: pathlib.Path) -> Expected:
@@ -325,7 +330,9 @@ def youcook2(folder: pathlib.Path) -> Expected:
             write_video(folder / 'raw_videos' / subset / '113' / f'{name}.mp4')
     as_json(folder / 'youcookii_annotations_trainval.json', dict(database=database))
     references = {'fn9anlEL4FI_0': ('chop fn9anlEL4FI',), 'fn9anlEL4FI_1': ('fry fn9anlEL4FI',)}
-    return Expected(YouCook2, cider, references, ' Output:', ' Output: fry xHr8X2Wpmno', segment=(1.0, 3.0))
+    return Expected(
+        YouCook2, metrics.find('cider'), references, ' Output:', ' Output: fry xHr8X2Wpmno', segment=(1.0, 3.0)
+    )
 
 
 def _qa(folder: pathlib.Path, videos: str, mapping: dict[str, str]) -> dict[str, Any]:
@@ -345,13 +352,13 @@ def msvd_qa(folder: pathlib.Path) -> Expected:
     (folder / 'youtube_mapping.txt').write_text(lines, encoding='utf-8')
     references = _qa(folder, 'YouTubeClips/{}.avi', mapping)
     text, example = (f' Question: what is a man doing {i}? Answer:' for i in (6, 2))
-    return Expected(MSVDQA, exact, references, text, f'{example} run2', segment=(0.0, None))
+    return Expected(MSVDQA, metrics.find('exact'), references, text, f'{example} run2', segment=(0.0, None))
 
 
 def msrvtt_qa(folder: pathlib.Path) -> Expected:
     references = _qa(folder, 'videos/video{}.mp4', {})
     text, example = (f' Question: what is a man doing {i}? Answer:' for i in (6, 2))
-    return Expected(MSRVTTQA, exact, references, text, f'{example} run2', segment=(0.0, None))
+    return Expected(MSRVTTQA, metrics.find('exact'), references, text, f'{example} run2', segment=(0.0, None))
 
 
 def ivqa(folder: pathlib.Path) -> Expected:
@@ -366,7 +373,7 @@ def ivqa(folder: pathlib.Path) -> Expected:
             write_video(folder / 'videos' / f'{name}.mp4')
     references = {str(i): ('pan', 'a pan', 'pan', f'pan {i + 6}', 'pot') for i in range(4)}
     text, example = (f' Question: what is, in {i}? Answer:' for i in (6, 2))
-    return Expected(IVQA, ivqa_accuracy, references, text, f'{example} pan', segment=(1.0, 4.0))
+    return Expected(IVQA, metrics.find('ivqa'), references, text, f'{example} pan', segment=(1.0, 4.0))
 
 
 def rareact(folder: pathlib.Path) -> Expected:
@@ -385,7 +392,7 @@ def rareact(folder: pathlib.Path) -> Expected:
     }
     written = ('a person cuts a laptop', 'a person blends a phone', 'a person washes an egg')
     names = ('cut laptop', 'blend phone', 'wash egg')
-    return Expected(RareAct, mwap, references, ' Caption:', '', names, written, (3.0, 5.0))
+    return Expected(RareAct, metrics.find('mwap'), references, ' Caption:', '', names, written, (3.0, 5.0))
 
 
 def next_qa(folder: pathlib.Path) -> Expected:
@@ -403,12 +410,15 @@ def next_qa(folder: pathlib.Path) -> Expected:
     references = {f'408240149{i}_{i % 2}': dict(answer=f'to play, {i}', type='CW') for i in range(6, 10)}
     references['4082401496_0']['additional'] = 'to have fun'
     text, example = (f' Question: why did the dog {i} run? Answer:' for i in (6, 2))
+    of, metric = NExTQA, metrics.find('wups')
     try:
-        wups.score({'': 'dogs'}, {'': dict(answer='dog', type='CW')})
-        of, metric = NExTQA, wups
+        metric({'': 'dogs'}, {'': dict(answer='dog', type='CW')})
     except (ImportError, FileNotFoundError):  # NLTK or its data are not here. The files can be read without.
-        metric = types.SimpleNamespace(score=lambda predictions, references: (0.0, dict.fromkeys(references, 0.0)))
-        of = type('NExTQA', (NExTQA,), dict(metric=staticmethod(metric.score)))
+
+        def metric(predictions, references):
+            return 0.0, dict.fromkeys(references, 0.0)
+
+        of = type('NExTQA', (NExTQA,), dict(metric=staticmethod(metric)))
     return Expected(of, metric, references, text, f'{example} to play, 2', segment=(0.0, None))
 
 
@@ -432,7 +442,7 @@ def star(folder: pathlib.Path) -> Expected:
         as_json(folder / f'STAR_{split}.json', found)
     references = {f'Interaction_T1_{i}': (texts[i % 4],) for i in (4, 5, 6)}
     text = ' Question: Which object was tidied up by the person? Answer:'
-    return Expected(STAR, exact, references, text, f'{text} The clothes.', texts, texts, (1.2, 4.0))
+    return Expected(STAR, metrics.find('exact'), references, text, f'{text} The clothes.', texts, texts, (1.2, 4.0))
 
 
 SETS = {

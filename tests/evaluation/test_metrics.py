@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from flamingo_jax.evaluation import english, intervals, metrics
-from flamingo_jax.evaluation.metrics import exact, vqa_accuracy_ok_vqa
+from flamingo_jax.evaluation.metrics import exact, vqa
 
 
 def exactly(right, clusters=None):
@@ -83,7 +83,7 @@ def test_questions_about_one_image_are_not_independent():
 @pytest.mark.parametrize('missing', ['nltk', 'inflection'])
 def test_what_a_metric_of_english_needs_is_told_in_one_line(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    ask = english.nltk.__wrapped__ if missing == 'nltk' else lambda: vqa_accuracy_ok_vqa.stem.__wrapped__('dogs')
+    ask = english.nltk.__wrapped__ if missing == 'nltk' else lambda: vqa.stem.__wrapped__('dogs')
     with pytest.raises(
         ImportError, match=r"pip install 'flamingo_jax\[english\]' && python -m nltk.downloader wordnet"
     ):

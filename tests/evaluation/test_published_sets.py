@@ -21,7 +21,6 @@ from flamingo_jax.evaluation.datasets.rareact import sentence
 from flamingo_jax.evaluation.datasets.star import STAR
 from flamingo_jax.evaluation.datasets.vqav2 import VQAv2
 from flamingo_jax.evaluation.episode_prompts import prompt_of
-from flamingo_jax.evaluation.metrics import vqa_accuracy
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.prompts import IDEFICS, OPEN_FLAMINGO, Prompts
 from flamingo_jax.evaluation.run import evaluate, measure
@@ -81,6 +80,11 @@ def episodes(asked, shots=2, support='random'):
     return list(asked.episodes(100, shots, support, asked.answers[0], 0))
 
 
+def test_a_version_of_vqa_accuracy_that_there_is_not_is_refused_before_files_are_read(pretrained):
+    with pytest.raises(ValueError, match="no metric 'vqa_2020'.*'vqa_2016', 'vqa_2021'"):
+        opened(pretrained, 'nowhere', VQAv2, accuracy='vqa_2020')
+
+
 @pytest.mark.usefixtures('ascii_locale')  # Files are UTF-8, whatever the machine's locale.
 @pytest.mark.parametrize('name', SETS)
 def test_the_official_files_are_read(pretrained, sets, name):
@@ -89,10 +93,10 @@ def test_the_official_files_are_read(pretrained, sets, name):
     shots = asked.shots[0]
     assert asked.scored
     if asked.likelihoods:
-        assert asked.metric is expected.metric.score
+        assert asked.metric is expected.metric
     else:  # The same scores, of answers of which some are right.
         given = {id: item.answer if i % 2 else 'a' for i, (id, item) in enumerate((q.id, q) for q in asked._queries)}
-        assert asked.metric(given, expected.references) == expected.metric.score(given, expected.references)
+        assert asked.metric(given, expected.references) == expected.metric(given, expected.references)
     found = {episode.id: episode for episode in episodes(asked, shots)}
     assert {id: episode.references for id, episode in found.items()} == expected.references
     first = found[next(iter(expected.references))]
@@ -392,7 +396,7 @@ def test_an_evaluation_of_open_ended_answers(checkpoint, sets, tmp_path):
         assert {'model', 'shuffled images', 'text only'} == set(row.scores)
     # The file of the server holds what was scored.
     found = {str(one['question_id']): one['answer'] for one in files['vqav2_open-ended_rices_2_shots_seed_0.json']}
-    value, _ = vqa_accuracy.score(found, sets('vqav2')[1].references)
+    value, _ = metrics.score('vqa', found, sets('vqav2')[1].references)
     assert rows[1].scores['model'].value == pytest.approx(value)
     # Every prompt as it was sent.
     lines = (tmp_path / 'prompts/vqav2_open-ended_rices_2_shots_seed_0.jsonl').read_text().splitlines()

@@ -23,12 +23,10 @@ from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.tasks.direction import Direction
 from flamingo_jax.tasks.episode import Episode, Part, Pool
 from flamingo_jax.tasks.facts import Facts
-from flamingo_jax.tasks.is_it import IsIt
 from flamingo_jax.tasks.kinds import Kinds, kind_of, with_article
 from flamingo_jax.tasks.names import OTHER_THINGS, Names
 from flamingo_jax.tasks.questions import Questions
 from flamingo_jax.tasks.which import Which
-from flamingo_jax.tasks.which_thing import WhichThing
 from flamingo_jax.tasks.words import Words
 from flamingo_jax.tasks.yes_or_no import YesOrNo
 
@@ -211,7 +209,7 @@ def test_questions_about_kinds_are_answered_by_the_images(pools, asks):
     assert len(set(truths)) >= 2
 
 
-@pytest.mark.parametrize('asks', [IsIt, WhichThing])
+@pytest.mark.parametrize('asks', [YesOrNo, Which])
 def test_questions_that_name_things_are_answered_by_the_images(pools, asks):
     about, truths = make('things', task(asks, shots=(2,)).to_dict(), pools), []
     for episode in about.episodes(60, 2, 'random', 'ranked', seed=2):
@@ -219,7 +217,7 @@ def test_questions_that_name_things_are_answered_by_the_images(pools, asks):
         truths.append(episode.truth)
         names = [part.image.names['en'] for part in episode.query if part.image]
         text = episode.query[-1].text
-        if asks is IsIt:
+        if asks is YesOrNo:
             assert episode.truth == ('yes' if f'is it {with_article(names[0])}?' in text else 'no')
         else:
             two = dict(zip(('first', 'second'), names, strict=True))
@@ -287,8 +285,8 @@ ONE_SPLIT = [
     (Kinds, dict(kinds=KINDS), None),
     (YesOrNo, dict(kinds=KINDS), None),
     (Which, dict(kinds=KINDS), None),
-    (IsIt, {}, None),
-    (WhichThing, {}, None),
+    (YesOrNo, {}, None),
+    (Which, {}, None),
     (Questions, dict(questions='what'), with_questions),
     (Direction, {}, as_clips),
 ]
@@ -320,7 +318,7 @@ def test_examples_never_show_the_image_that_is_asked_about(asks, fields, change)
                 asked = {part.image.index for part in episode.query if part.image}
                 shown = [part.image.index for part in episode.support if part.image]
                 assert asked and not asked & set(shown)
-                classes = one._game.ways if asks is Words else 2 if asks in (Which, WhichThing) else 1
+                classes = one._game.ways if asks is Words else 2 if asks is Which else 1
                 assert len(shown) == shots * classes
     with pytest.raises(ValueError, match='Task one: .*besides the query|Task one: .*leaves none for the query'):
         make(
@@ -341,9 +339,9 @@ def test_two_things_need_others_to_be_asked_about():
 
     common = dict(query_styles=('noto',), support_styles=('noto',), query_split='train', support_split='train')
     with pytest.raises(ValueError, match='only 2 others with no word in common'):
-        make('two', task(WhichThing, shots=(1,), **common).to_dict(), Pools(few))
+        make('two', task(Which, shots=(1,), **common).to_dict(), Pools(few))
     assert list(
-        make('two', task(WhichThing, shots=(0,), **common).to_dict(), Pools(few)).episodes(9, 0, 'random', 'ranked', 0)
+        make('two', task(Which, shots=(0,), **common).to_dict(), Pools(few)).episodes(9, 0, 'random', 'ranked', 0)
     )
 
 
@@ -389,6 +387,18 @@ ASKED = dict(
         'e3d3dbaf745ee84c',
         Which,
         dict(kinds=KINDS, questions='which', shots=(0, 3)),
+        [(0, 'random', 'ranked'), (3, 'random', 'ranked')],
+    ),
+    yes_or_no_of_names=(
+        'a488bd248302367d',
+        YesOrNo,
+        dict(form='does this show {}?', shots=(0, 4)),
+        [(0, 'random', 'ranked'), (4, 'random', 'ranked')],
+    ),
+    which_of_names=(
+        '96d172c4421c72f5',
+        Which,
+        dict(shots=(0, 3)),
         [(0, 'random', 'ranked'), (3, 'random', 'ranked')],
     ),
 )
@@ -467,8 +477,8 @@ def test_examples_without_images_where_there_are_none_with(pools):
         (Questions, {}, 'No image of the data set has a question'),
         (Questions, dict(tiled=True), 'Tiles are shown of images with 5 or 10 frames, .* and these have 1'),
         (Which, dict(kinds=KINDS, questions='who'), "`questions` is 'who', but no question begins so"),
-        (WhichThing, dict(questions='who'), "`questions` is 'who', but no question begins so"),
-        (IsIt, dict(query_split='validation', support_split='train'), 'no image to ask about shows a thing'),
+        (Which, dict(questions='who'), "`questions` is 'who', but no question begins so"),
+        (YesOrNo, dict(query_split='validation', support_split='train'), 'no image to ask about shows a thing'),
         (Direction, {}, 'only clips'),
         (Names, dict(query_styles=('ntoo',)), 'ntoo'),
         (Names, dict(query_split='tset'), 'tset'),

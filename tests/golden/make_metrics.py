@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from tests import metric_cases, metric_originals  # noqa: E402
 
-VQA_COMMITS = {'vqa_accuracy_2021': 'a013f00', 'vqa_accuracy_2016': '458a8b2'}
+VQA_COMMITS = {'vqa_2021': 'a013f00', 'vqa_2016': '458a8b2'}
 
 
 def of_git(clone: pathlib.Path, commit: str, file: str) -> str:
@@ -69,9 +69,9 @@ def main() -> None:
     made['cider'] = dict(predictions=predictions, references=references, value=value, each=each)
     predictions, references = metric_cases.answers(80, 1)
     each = vqa_of_2016_and_2021(originals / 'VQA', predictions, references)
-    each['vqa_accuracy_left_out_by_value'] = metric_originals.open_flamingo(predictions, references)
-    each['vqa_accuracy'] = metric_originals.open_flamingo(predictions, metric_originals.with_ids(references))
-    each['vqa_accuracy_evalai'] = metric_originals.evalai(predictions, references)
+    each['vqa_by_value'] = metric_originals.open_flamingo(predictions, references)
+    each['vqa'] = metric_originals.open_flamingo(predictions, metric_originals.with_ids(references))
+    each['vqa_evalai'] = metric_originals.evalai(predictions, references)
     made['vqa'] = dict(predictions=predictions, references=references, each=each)
     predictions, references = metric_cases.clips(60, 1)
     value = rareact(originals / 'RareAct', predictions, references)

@@ -21,14 +21,12 @@ from flamingo_jax.inputs.sources.features import fingerprint
 from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.tasks.direction import Direction
 from flamingo_jax.tasks.game import Sequences
-from flamingo_jax.tasks.is_it import IsIt
 from flamingo_jax.tasks.kinds import Kinds, by_kind
 from flamingo_jax.tasks.names import Names
 from flamingo_jax.tasks.questions import Questions
 from flamingo_jax.tasks.source import Drawing, FewShot, game
 from flamingo_jax.tasks.texts import Texts
 from flamingo_jax.tasks.which import Which
-from flamingo_jax.tasks.which_thing import WhichThing
 from flamingo_jax.tasks.words import Words
 from flamingo_jax.tasks.yes_or_no import YesOrNo
 from flamingo_jax.training.objectives.told import Told
@@ -333,7 +331,7 @@ def test_questions_name_a_thing_that_is_there_or_one_with_other_words(documents)
     """Half of the answers are yes, and about a quarter of the questions confuse two things of one subcategory."""
     answers, alike, forms = collections.Counter(), 0, set()
     subcategories = {}
-    for chunks, drawn in documents(game(IsIt, forms=('is it {}?', 'can you see {}?')), shots=6, number=100):
+    for chunks, drawn in documents(game(YesOrNo, forms=('is it {}?', 'can you see {}?')), shots=6, number=100):
         for chunk, image in zip(chunks, drawn, strict=True):
             name = image.names['en']
             subcategories[name] = image.subcategory
@@ -353,7 +351,7 @@ def test_questions_name_a_thing_that_is_there_or_one_with_other_words(documents)
 
 def test_one_of_two_things_is_asked_for_by_its_name(documents):
     answers = set()
-    for chunks, drawn in documents(game(WhichThing), shots=6, number=30):
+    for chunks, drawn in documents(game(Which), shots=6, number=30):
         for i, asked in enumerate(chunks[2::3]):
             names = [image.names['en'] for image in drawn[2 * i : 2 * i + 2]]
             one, two, (question, answer) = chunks[3 * i].texts, chunks[3 * i + 1].texts, asked.texts
@@ -485,8 +483,8 @@ DRAWN = dict(
     kinds=('401ef4909a805234', 10, game(Kinds, kinds=KINDS)),
     yes_or_no=('abe12a6b15de4561', 10, game(YesOrNo, kinds=KINDS)),
     which=('258e509b75e0b78e', 10, game(Which, kinds=KINDS)),
-    is_it=('cc371249c68f8969', 10, game(IsIt)),
-    which_thing=('80a18159366d89dc', 10, game(WhichThing)),
+    is_it=('cc371249c68f8969', 10, game(YesOrNo)),
+    which_thing=('80a18159366d89dc', 10, game(Which)),
     questions=('65bce9a5aecd4b63', 10, game(Questions)),
     direction=('c5d5c8b7f82c6156', 10, game(Direction)),
 )

@@ -40,10 +40,10 @@ class Karpathy(Captions):
         The split `train` includes `restval`, COCO's validation images that are free to train on. `train2014` is the
         split without them.
         """
-        found = records(file, 'filename', 'split', 'sentences', at='images')
-        there = sorted({record['split'] for record in found})
+        rows = records(file, 'filename', 'split', 'sentences', at='images')
+        there = sorted({record['split'] for record in rows})
         wanted = dict(train=('train', 'restval'), train2014=('train',)).get(split, (split,))
-        chosen = [record for record in found if record['split'] in wanted]
+        chosen = [record for record in rows if record['split'] in wanted]
         if not chosen:
             raise UserError(f'{file} has no split {split!r}. Its splits are {there}.')
         if missing := [record['filename'] for record in chosen if key not in record]:

@@ -114,8 +114,8 @@ class GimpFilters(Benchmark):
         (query,) = episode.query
         known = [self._known[part.image] for part in episode.support]
         rows, names = np.array([row for row, _ in known]), [name for _, name in known]
-        found = nearest(self._known[query.image][0], rows, names)
-        return dict(zip(('nearest neighbour', 'nearest centroid'), found, strict=True))
+        guesses = nearest(self._known[query.image][0], rows, names)
+        return dict(zip(('nearest neighbour', 'nearest centroid'), guesses, strict=True))
 
 
 def read_filter(html: str) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation.benchmark import Item
 from flamingo_jax.evaluation.datasets.classification import Classification, labels
-from flamingo_jax.evaluation.metrics import top1
+from flamingo_jax.evaluation.metrics import accuracy
 from flamingo_jax.evaluation.published import find, records, split_file
 
 IMAGES = ('.jpeg', '.jpg', '.png', '.webp')
@@ -23,7 +23,7 @@ IMAGES = ('.jpeg', '.jpg', '.png', '.webp')
 class ImageNet(Classification):
     """The splits are train and val. The score is top-1; a class is identified by its WordNet id, whatever the order."""
 
-    metric = staticmethod(top1.score)
+    metric = staticmethod(accuracy.score)
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
         """The images; an id is a file name without its suffix."""

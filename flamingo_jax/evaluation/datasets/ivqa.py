@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from flamingo_jax.evaluation.benchmark import Item, Video
 from flamingo_jax.evaluation.datasets.video_questions import VideoQuestions
-from flamingo_jax.evaluation.metrics import ivqa_accuracy
+from flamingo_jax.evaluation.metrics import ivqa
 from flamingo_jax.evaluation.published import find, records, split_file, video_file
 
 ANSWERS = tuple(f'answer{i}' for i in range(1, 6))
@@ -20,7 +20,7 @@ ANSWERS = tuple(f'answer{i}' for i in range(1, 6))
 class IVQA(VideoQuestions):
     """The splits are train, val and test. An answer that two of the five gave is right, one is half right."""
 
-    metric = staticmethod(ivqa_accuracy.score)
+    metric = staticmethod(ivqa.score)
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
         """The questions; an id is the number of the question in its file."""

@@ -28,12 +28,12 @@ class Kinetics700(Classification):
         """The videos; an id is ID_BEGIN_END."""
         name = split_file(split, dict(train='train', val='validate', test='test'))
         needed = ('label', 'youtube_id', 'time_start', 'time_end')
-        found = records(find(folder, f'{name}.csv'), *needed)
+        rows = records(find(folder, f'{name}.csv'), *needed)
         # The classes are those of the training set, whatever another file holds.
-        of = records(find(folder, 'train.csv'), 'label') if split != 'train' else found
+        of = records(find(folder, 'train.csv'), 'label') if split != 'train' else rows
         classes = self.classes({label: label for label in sorted({record['label'] for record in of})})
         videos = find(folder, split, name)
-        for record in found:
+        for record in rows:
             if record['label'] not in classes[1]:
                 raise UserError(f'{name}.csv has the action {record["label"]!r}, which train.csv does not have.')
             begin, end = int(float(record['time_start'])), int(float(record['time_end']))

@@ -22,7 +22,7 @@ class MSRVTTQA(VideoQuestions):
         of_split = split_file(split, dict(train='TrainValVideo', val='TrainValVideo', test='TestVideo'))
         file = find(folder, f'{split}_qa.json')
         videos = find(folder, 'videos', of_split, 'video')
-        found = records(file, 'id', 'question', 'answer', 'video_id')
-        for id, record in by_id(found, 'id', file).items():
+        rows = records(file, 'id', 'question', 'answer', 'video_id')
+        for id, record in by_id(rows, 'id', file).items():
             path = video_file(videos, f'video{record["video_id"]}')
             yield self.item(id, Video(path), record['question'], record['answer'])

@@ -28,8 +28,8 @@ class MSVDQA(VideoQuestions):
         if clips.is_dir():
             lines = find(folder, 'youtube_mapping.txt').read_text(encoding='utf-8').splitlines()
             names = {number: name for name, number in map(str.split, filter(str.strip, lines))}
-        found = records(file, 'id', 'question', 'answer', 'video_id')
-        for id, record in by_id(found, 'id', file).items():
+        rows = records(file, 'id', 'question', 'answer', 'video_id')
+        for id, record in by_id(rows, 'id', file).items():
             number = f'vid{record["video_id"]}'
             if clips.is_dir() and number not in names:
                 raise UserError(

@@ -60,9 +60,9 @@ class NExTQA(VideoQuestions):
         """As the set's eval_oe.py: causal, temporal and descriptive questions. Its TPN is TN and TP."""
         of = [(TYPES.get(types['question type'], types['question type']), score) for types, score in scores]
         columns = dict(C=('CW', 'CH'), T=('TPN', 'TC'), D=('DB', 'DC', 'DL', 'DO'))
-        names, found = [], []
+        names, groups = [], []
         for kind, some in columns.items():
             names += [*some, f'WUPS_{kind}']
-            found += [[one for one in of if one[0] == name] for name in some]
-            found += [[one for one in of if one[0].startswith(kind)]]
-        return '\t'.join([*names, 'WUPS']) + '\n' + '\t'.join(map(mean_in_percent, [*found, of]))
+            groups += [[one for one in of if one[0] == name] for name in some]
+            groups += [[one for one in of if one[0].startswith(kind)]]
+        return '\t'.join([*names, 'WUPS']) + '\n' + '\t'.join(map(mean_in_percent, [*groups, of]))

@@ -34,9 +34,9 @@ class RareAct(Benchmark):
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
         """The clips; an id is the clip's, a candidate is VERB NOUN."""
         file = find(folder, split_file(split, dict(test='rareact.csv')))
-        found = records(file, 'id', 'video_id', 'start', 'end', 'class_id', 'verb', 'noun', 'annotation')
-        written = {f'{r["verb"]} {r["noun"]}': (sentence(r['verb'], r['noun']),) for r in found}
-        for id, record in by_id(found, 'id', file).items():
+        rows = records(file, 'id', 'video_id', 'start', 'end', 'class_id', 'verb', 'noun', 'annotation')
+        written = {f'{r["verb"]} {r["noun"]}': (sentence(r['verb'], r['noun']),) for r in rows}
+        for id, record in by_id(rows, 'id', file).items():
             action = f'{record["verb"]} {record["noun"]}'
             shown = Video(
                 video_file(folder / 'videos', record['video_id']), float(record['start']), float(record['end'])

@@ -28,8 +28,8 @@ class STAR(Benchmark):
         """The questions in order."""
         file = find(folder, f'STAR_{split_file(split, dict(train="train", val="val", test="test"))}.json')
         videos = find(folder, 'Charades_v1_480', 'videos')
-        found = records(file, 'question_id', 'question', 'video_id', 'start', 'end', 'choices')
-        for id, record in by_id(found, 'question_id', file).items():
+        rows = records(file, 'question_id', 'question', 'video_id', 'start', 'end', 'choices')
+        for id, record in by_id(rows, 'question_id', file).items():
             choices = tuple(choice['choice'] for choice in sorted(record['choices'], key=lambda c: c['choice_id']))
             answer = record.get('answer')
             if answer is not None and answer not in choices:
@@ -42,5 +42,5 @@ class STAR(Benchmark):
         """As the set's server: each of the four types, and their mean, in which the types count alike."""
         of = {name: [one for one in scores if one[0]['question type'] == name] for name in TYPES}
         means = [(name, statistics.fmean(score for _, score in some)) for name, some in of.items() if some]
-        found = [*map(mean_in_percent, of.values()), mean_in_percent(means)]
-        return '\t'.join([*TYPES, 'Mean']) + '\n' + '\t'.join(found)
+        printed = [*map(mean_in_percent, of.values()), mean_in_percent(means)]
+        return '\t'.join([*TYPES, 'Mean']) + '\n' + '\t'.join(printed)

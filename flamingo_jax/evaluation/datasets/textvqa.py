@@ -22,8 +22,8 @@ class TextVQA(VQA):
         """The questions in order."""
         images = folder / split_file(split, dict(train='train_images', val='train_images', test='test_images'))
         file = find(folder, f'TextVQA_0.5.1_{split}.json')
-        found = records(file, 'question_id', 'image_id', 'question', at='data')
-        for id, record in by_id(found, 'question_id', file).items():
+        rows = records(file, 'question_id', 'image_id', 'question', at='data')
+        for id, record in by_id(rows, 'question_id', file).items():
             answers = record.get('answers', ())
             yield self.item(id, images / f'{record["image_id"]}.jpg', record['question'], answers)
 

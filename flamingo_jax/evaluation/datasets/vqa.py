@@ -13,7 +13,8 @@ from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import metrics
 from flamingo_jax.evaluation.benchmark import Benchmark, Item, Shown
 from flamingo_jax.evaluation.metrics import mean_in_percent
-from flamingo_jax.evaluation.metrics.vqa_accuracy import Entry
+from flamingo_jax.evaluation.metrics.vqa import Entry
+from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.published import Record, by_id, find, most_frequent, records
 
 
@@ -22,9 +23,14 @@ class VQA(Benchmark):
     """Questions with the answers of several annotators."""
 
     query_split: str = 'val'
-    accuracy: str = 'vqa_accuracy'  # Or another version in metrics/, such as vqa_accuracy_2016.
+    accuracy: str = 'vqa'  # Or another version in metrics/, such as vqa_2016.
 
     ids_of_all_splits: ClassVar[bool] = True
+
+    def prepare(self, pools: Pools) -> None:
+        """ValueError also for a version of VQA accuracy that there is not."""
+        metrics.find(self.accuracy)
+        super().prepare(pools)
 
     def metric(self, predictions: Mapping[str, str], references: Mapping[str, Any]) -> metrics.Scored:
         """VQA accuracy, in the version of the field `accuracy`."""
@@ -96,9 +102,9 @@ class TwoFiles(VQA):
                     f'one of them, such as {different[0]}.'
                 )
         for id, record in asked.items():
-            found = answered[id]['answers'] if answered else ()
+            given = answered[id]['answers'] if answered else ()
             path = images / image.format(int(record['image_id']))
-            yield self.item(id, path, record['question'], found, types_of(answered.get(id, {})))
+            yield self.item(id, path, record['question'], given, types_of(answered.get(id, {})))
 
 
 def numbered(answers: Mapping[str, str]) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Metrics: one file each, with one function `score`.
+"""Metrics: one file each, with a function `score`. Its file names it; versions of it are in the file's `VARIANTS`.
 
     score(predictions, references) -> (score of the set, {id: score of one})
 
@@ -28,11 +28,20 @@ def score(name: str, predictions: Mapping[Any, Any], references: Mapping[Any, An
       ValueError: there is no such metric, there are no predictions, predictions and references have different ids, or
         one of them is not as the metric takes it; the message names the id.
     """
-    there = sorted(path.stem for path in pathlib.Path(__file__).parent.glob('*.py') if path.stem != '__init__')
-    if name not in there:
-        raise UserError(f'There is no metric {name!r}. The metrics are {there}.')
+    metric = find(name)
     check(predictions, references)
-    return importlib.import_module(f'{__name__}.{name}').score(predictions, references)
+    return metric(predictions, references)
+
+
+def find(name: str) -> Metric:
+    """The metric of this name; ValueError if there is none."""
+    metrics: dict[str, Metric] = {}
+    for path in sorted(pathlib.Path(__file__).parent.glob('[!_]*.py')):
+        module = importlib.import_module(f'{__name__}.{path.stem}')
+        metrics |= {path.stem: module.score} | getattr(module, 'VARIANTS', {})
+    if name not in metrics:
+        raise UserError(f'There is no metric {name!r}. The metrics are {[*metrics]}.')
+    return metrics[name]
 
 
 def check(predictions: Mapping[Any, Any], references: Mapping[Any, Any]) -> None:
@@ -69,14 +78,14 @@ def likelihoods(id: Any, prediction: Any) -> dict[Any, float]:
 
     ValueError if there are none, or if one is not a number.
     """
-    found = dict(prediction) if isinstance(prediction, Mapping) else dict(enumerate(prediction))
-    if not found:
+    values = dict(prediction) if isinstance(prediction, Mapping) else dict(enumerate(prediction))
+    if not values:
         raise UserError(f'The prediction for {id!r} has no candidates.')
-    for candidate, value in found.items():
+    for candidate, value in values.items():
         if math.isnan(value):
             raise UserError(f'The prediction for {id!r} has no likelihood for {candidate!r}: it is not a number (NaN).')
-    ordered = sorted(found) if isinstance(prediction, Mapping) else list(found)
-    return {candidate: found[candidate] for candidate in sorted(ordered, key=found.__getitem__, reverse=True)}
+    ordered = sorted(values) if isinstance(prediction, Mapping) else list(values)
+    return {candidate: values[candidate] for candidate in sorted(ordered, key=values.__getitem__, reverse=True)}
 
 
 def mean_in_percent(scores: Sequence[tuple[Any, float]]) -> str:

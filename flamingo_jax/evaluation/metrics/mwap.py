@@ -39,10 +39,10 @@ def score(
         raise UserError('mWAP needs a positive clip (annotation 1), but there is none.')
     values = []
     for id in ids:
-        found = likelihoods(id, predictions[id])
-        if missing := [f'{verb} {noun}' for verb, noun in actions if f'{verb} {noun}' not in found]:
+        by_action = likelihoods(id, predictions[id])
+        if missing := [f'{verb} {noun}' for verb, noun in actions if f'{verb} {noun}' not in by_action]:
             raise UserError(f'The prediction for {id!r} has no likelihood for {missing[0]!r}.')
-        values.append(found)
+        values.append(by_action)
 
     precisions, influences = [], np.zeros(len(ids))
     for action in actions:
@@ -93,6 +93,6 @@ def _average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.nda
     )
     change = positive * (precision - average) / (weights * positive).sum()
     change = change + np.where(positive, for_a_positive, for_a_negative)
-    found = np.empty_like(change)
-    found[order] = change * weights
-    return average, found
+    influences = np.empty_like(change)
+    influences[order] = change * weights
+    return average, influences

@@ -49,8 +49,10 @@ def score(predictions: Mapping[Any, Any], references: Mapping[Any, str | int]) -
 def _score(id: str, prediction: Any) -> float:
     if not isinstance(prediction, Mapping):
         return float(likelihoods(id, [prediction])[0])
-    found = likelihoods(id, prediction)
-    if set(found) != {'yes', 'no'}:
-        raise UserError(f"The prediction for {id!r} has the candidates {sorted(found)}. They must be 'yes' and 'no'.")
+    likelihood = likelihoods(id, prediction)
+    if set(likelihood) != {'yes', 'no'}:
+        raise UserError(
+            f"The prediction for {id!r} has the candidates {sorted(likelihood)}. They must be 'yes' and 'no'."
+        )
     # Both can be minus infinity.
-    return 0.0 if found['yes'] == found['no'] else found['yes'] - found['no']
+    return 0.0 if likelihood['yes'] == likelihood['no'] else likelihood['yes'] - likelihood['no']

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flamingo_jax.evaluation.metrics.top1 import among_the_first
+from flamingo_jax.evaluation.metrics.accuracy import among_the_first
 
 
 def score(predictions: Mapping[Any, Any], references: Mapping[Any, Any]) -> tuple[float, dict[Any, float]]:
-    """The mean, and 1, .5 or 0 for each id; arguments and errors as in `top1`, without the class chosen."""
+    """The mean, and 1, .5 or 0 for each id; arguments and errors as in `accuracy`, without the class chosen."""
     return among_the_first(predictions, references, (1, 5))

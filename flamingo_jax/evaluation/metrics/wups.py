@@ -67,8 +67,8 @@ def similarity(answer: str, truth: str) -> float:
 
 def _one_way(words: Sequence[str], others: Sequence[str]) -> float:
     nearest = [max((word_similarity(word, other) for other in others), default=0.0) for word in words]
-    found = [value for value in nearest if value > 0]
-    return float(np.prod(found)) if found else 0.0
+    near = [value for value in nearest if value > 0]
+    return float(np.prod(near)) if near else 0.0
 
 
 @functools.cache
@@ -94,9 +94,9 @@ def lemma(word: str, tag: str) -> str:
     parts = dict(NN='n', JJ='a', VB='v', RB='r')
     alone = nltk().pos_tag([word])[0][1]
     part = parts.get(tag[:2]) or parts.get(alone[:2], 'n')
-    found = nltk().stem.WordNetLemmatizer().lemmatize(word, part)
+    root = nltk().stem.WordNetLemmatizer().lemmatize(word, part)
     synsets = nltk().corpus.wordnet.synsets
-    if synsets(found):
-        return found
+    if synsets(root):
+        return root
     stem = nltk().stem.PorterStemmer().stem(word)
     return stem if synsets(stem) else word

@@ -16,18 +16,12 @@ import PIL.Image
 import pyarrow
 import pyarrow.parquet
 
-from flamingo_jax.building.readers import (
-    coco_captions,
-    instructions,
-    mint1t,
-    mmc4,
-    obelics,
-    open_flamingo,
-    sharegpt4video,
-    url_lists,
-    webdataset,
-    webvid,
-)
+from data.films import build as films
+from data.instructions import build as instructions
+from data.mmc4 import build as mmc4
+from data.obelics import build as obelics
+from data.pairs import build as pairs
+from flamingo_jax.building.readers import webdataset
 
 ERROR_PAGE = b'<!DOCTYPE html><html><body>404</body></html>'
 
@@ -106,7 +100,9 @@ def write_obelics(folder: pathlib.Path) -> Written:
     )
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / 'train-00000-of-01370.parquet', row_group_size=2)
     stored = {a: encoded_image(1, 'JPEG'), b: encoded_image(2, 'JPEG'), error: ERROR_PAGE}
-    return Written(obelics.read, folder / 'train-00000-of-01370.parquet', stored_by_img2dataset(folder / 'got', stored))
+    return Written(
+        obelics.read_table, folder / 'train-00000-of-01370.parquet', stored_by_img2dataset(folder / 'got', stored)
+    )
 
 
 def write_omnicorpus(folder: pathlib.Path) -> Written:
@@ -119,7 +115,7 @@ def write_omnicorpus(folder: pathlib.Path) -> Written:
     )
     pyarrow.parquet.write_table(pyarrow.table(rows), folder / '0.parquet')
     return Written(
-        obelics.read,
+        obelics.read_table,
         folder / '0.parquet',
         stored_by_img2dataset(folder / 'got', {'https://a.b/a.jpg': encoded_image(1)}),
     )
@@ -135,7 +131,7 @@ def write_mint1t(folder: pathlib.Path) -> Written:
         texts = [None if name else 'Figure.' for name in names]
         about = dict(texts=texts, images=names, image_metadata=[dict(page=0, height=12)], language_id_whole_page=1)
         members |= {f'{key}.json': json.dumps(about).encode(), f'{key}.tiff': tiff.getvalue()}
-    return Written(mint1t.read, tar(folder / 'CC-MAIN-1.tar', members))
+    return Written(obelics.read_tar, tar(folder / 'CC-MAIN-1.tar', members))
 
 
 SIMILARITY = [[0.30, 0.10, 0.29], [0.28, 0.20, 0.27], [0.1, 0.1, 0.1]]
@@ -168,7 +164,7 @@ def write_mmc4(folder: pathlib.Path) -> Written:
     (folder / 'got/0').mkdir(parents=True)
     for number, letter in enumerate('abc'):
         (folder / f'got/0/{letter * 12}.jpg').write_bytes(encoded_image(number, 'JPEG'))
-    return Written(mmc4.read, path, folder / 'got')
+    return Written(mmc4.read_lines, path, folder / 'got')
 
 
 def write_mmc4_lines(folder: pathlib.Path) -> Written:
@@ -188,7 +184,7 @@ def write_open_flamingo(folder: pathlib.Path) -> Written:
     gpt = dict(is_gpt=True, example='Look: _!_IMAGE1_!_ A cat. _!_IMAGE2_!_ A dog.')
     gpt['image_map'] = {f'_!_IMAGE{i}_!_': dict(base64_image=in_base64(encoded_image(i)), caption='x') for i in (1, 2)}
     members = {'0a' * 16 + '.json': json.dumps(page).encode(), '0b' * 16 + '.json': json.dumps(gpt).encode()}
-    return Written(open_flamingo.read, tar(folder / '000000000.tar', members))
+    return Written(mmc4.read_tar, tar(folder / '000000000.tar', members))
 
 
 def write_pairs(folder: pathlib.Path) -> Written:
@@ -214,14 +210,14 @@ def write_cc3m(folder: pathlib.Path) -> Written:
     lines = ['a cat\thttp://x.y/0.jpg', 'http://x.y/1.jpg\ta dog', 'a bird\thttp://x.y/2.jpg', 'no tab']
     (folder / 'Train_GCC-training.tsv').write_text('\n'.join(lines) + '\n')
     got = stored_by_img2dataset(folder / 'got', URLS)
-    return Written(url_lists.read_tsv, folder / 'Train_GCC-training.tsv', got)
+    return Written(pairs.read_tsv, folder / 'Train_GCC-training.tsv', got)
 
 
 def write_laion(folder: pathlib.Path) -> Written:
     rows = dict(URL=[*URLS, 'http://x.y/2.jpg'], TEXT=['a cat', None, 'a bird'], hash=[1, 2, 3], similarity=[0.3] * 3)
     pyarrow.parquet.write_table(pyarrow.table(rows), folder / 'part-00000.snappy.parquet')
     return Written(
-        url_lists.read_parquet, folder / 'part-00000.snappy.parquet', stored_by_img2dataset(folder / 'got', URLS)
+        pairs.read_parquet, folder / 'part-00000.snappy.parquet', stored_by_img2dataset(folder / 'got', URLS)
     )
 
 
@@ -236,7 +232,7 @@ def write_coco(folder: pathlib.Path) -> Written:
     (folder / 'captions_train2014.json').write_text(json.dumps(dict(info={}, images=images, annotations=annotations)))
     (folder / 'train2014').mkdir()
     (folder / 'train2014/COCO_train2014_000000000009.jpg').write_bytes(encoded_image(9, 'JPEG'))
-    return Written(coco_captions.read, folder / 'captions_train2014.json', folder)
+    return Written(pairs.read_coco, folder / 'captions_train2014.json', folder)
 
 
 def write_videos(folder: pathlib.Path) -> Written:
@@ -258,7 +254,7 @@ def write_webvid(folder: pathlib.Path) -> Written:
         rows.writerow(['5629184', 'https://a.b/y.mp4', 'PT00H00M29S', '000001_000050', 'Lost.'])
     (folder / 'videos/000001_000050').mkdir(parents=True)
     (folder / 'videos/000001_000050/21179416.mp4').write_bytes(clip(1))
-    return Written(webvid.read, path, folder / 'videos')
+    return Written(films.read_webvid, path, folder / 'videos')
 
 
 def write_sharegpt4video(folder: pathlib.Path) -> Written:
@@ -268,7 +264,7 @@ def write_sharegpt4video(folder: pathlib.Path) -> Written:
     (folder / 'sharegpt4video_40k.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     (folder / 'videos/p_1/pexels').mkdir(parents=True)
     (folder / 'videos/p_1/pexels/a.mp4').write_bytes(clip(1))
-    return Written(sharegpt4video.read, folder / 'sharegpt4video_40k.jsonl', folder / 'videos')
+    return Written(films.read_sharegpt4video, folder / 'sharegpt4video_40k.jsonl', folder / 'videos')
 
 
 def turns(*texts: str) -> list[dict[str, str]]:

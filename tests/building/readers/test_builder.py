@@ -140,9 +140,12 @@ def test_every_command_has_help(name):
 
 @pytest.mark.long
 def test_the_command(tmp_path):
+    """In two processes: what a command's own file defines reaches them."""
     SETS['cc3m'](tmp_path)
     command = [sys.executable, '-m', 'data.pairs.build', f'--source={tmp_path}/*.tsv', f'--images={tmp_path}/got']
-    said = subprocess.run([*command, f'--out={tmp_path}/out', '--name=cc3m'], cwd=ROOT, capture_output=True, text=True)
+    said = subprocess.run(
+        [*command, f'--out={tmp_path}/out', '--name=cc3m', '--workers=2'], cwd=ROOT, capture_output=True, text=True
+    )
     assert said.returncode == 0, said.stderr
     assert '2 documents with 2 images' in said.stdout and 'dropped by image_missing: 1 (image)' in said.stdout
     assert len(Documents(path=f'{tmp_path}/out/pairs/cc3m/1.0.0').open(ImageFormat(8))) == 2

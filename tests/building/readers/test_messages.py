@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from data.instructions import build as instructions
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import instructions
 from flamingo_jax.building.readers.folder import ImageFolder
 from tests.building.readers.published import encoded_image
 

@@ -15,9 +15,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from data.instructions import llava
+from data.pairs import build as pairs
 from flamingo_jax import files
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import coco_captions, containers, llava
+from flamingo_jax.building.readers import containers
 from flamingo_jax.building.readers.containers import Row, extension, json_items, json_lines, opened
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import ImageFolder, make_index
@@ -171,7 +173,7 @@ def test_coco(of):
 def test_a_caption_of_coco_is_given_before_the_next_image_is_read(tmp_path):
     """The images of the whole set would not fit into memory."""
     written = SETS['coco'](tmp_path)
-    made = coco_captions.read(str(written.path), written.path.name, ImageFolder(str(tmp_path / 'train2014')))
+    made = pairs.read_coco(str(written.path), written.path.name, ImageFolder(str(tmp_path / 'train2014')))
     assert spelled(next(made)) == '<9>|A cat.'
     (tmp_path / 'train2014/COCO_train2014_000000000009.jpg').unlink()
     assert not [one for one in made if isinstance(one, Document)]
@@ -180,7 +182,7 @@ def test_a_caption_of_coco_is_given_before_the_next_image_is_read(tmp_path):
 @pytest.mark.parametrize('value', [[], {}, dict(images=[]), dict(images=[], annotations={})])
 def test_a_file_without_the_lists_of_coco_is_dropped(tmp_path, value):
     (tmp_path / 'captions.json').write_text(json.dumps(value))
-    [one] = coco_captions.read(str(tmp_path / 'captions.json'), 'captions.json', ImageFolder())
+    [one] = pairs.read_coco(str(tmp_path / 'captions.json'), 'captions.json', ImageFolder())
     assert (one.rule, one.what) == ('json_damaged', 'file')
 
 

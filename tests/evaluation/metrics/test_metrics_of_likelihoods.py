@@ -38,16 +38,16 @@ def test_top1_and_top5():
     predictions = {str(i): {c: -float((j - i) % 8) for j, c in enumerate(classes)} for i in range(8)}
     # Of query i, class i is the likeliest, then i + 1 and so on.
     references = {str(i): classes[(i + shift) % 8] for i, shift in enumerate([0, 0, 1, 4, 5, 0, 7, 2])}
-    assert metrics.score('top1', predictions, references)[0] == 3 / 8
+    assert metrics.score('accuracy', predictions, references)[0] == 3 / 8
     chosen = {id: max(found, key=found.__getitem__) for id, found in predictions.items()}
-    assert metrics.score('top1', chosen, references) == metrics.score('top1', predictions, references)
-    assert metrics.score('top1', {0: [-1.0, -2.0], 1: [-1.0, -2.0]}, {0: 0, 1: 1}) == (0.5, {0: 1.0, 1: 0.0})
+    assert metrics.score('accuracy', chosen, references) == metrics.score('accuracy', predictions, references)
+    assert metrics.score('accuracy', {0: [-1.0, -2.0], 1: [-1.0, -2.0]}, {0: 0, 1: 1}) == (0.5, {0: 1.0, 1: 0.0})
     assert metrics.score('accuracy', predictions, {id: (right,) for id, right in references.items()})[0] == 3 / 8
     value, each = metrics.score('top1_top5', predictions, references)
     assert list(each.values()) == [1, 1, 0.5, 0.5, 0, 1, 0, 0.5] and value == 4.5 / 8
 
 
-@pytest.mark.parametrize('name', ['top1', 'top1_top5', 'ndcg'])
+@pytest.mark.parametrize('name', ['accuracy', 'top1_top5', 'ndcg'])
 def test_the_order_of_the_candidates_does_not_matter(name):
     rng = random.Random(0)
     for _ in range(50):
@@ -81,8 +81,8 @@ CLIP = dict(video='f', verb='cut', noun='phone', annotation=1)
         ('roc_auc', {'a': 1.0, 'b': 2.0}, {'a': 'yes', 'b': 'maybe'}, "'b' is 'maybe'"),
         ('roc_auc', {'a': math.nan, 'b': 2.0}, {'a': 'yes', 'b': 'no'}, "'a' .*NaN"),
         ('roc_auc', {'a': dict(yes=1.0), 'b': 2.0}, {'a': 'yes', 'b': 'no'}, "must be 'yes' and 'no'"),
-        ('top1', {'a': dict(x=math.nan, y=0.0)}, {'a': 'x'}, "no likelihood for 'x'"),
-        ('top1', {'a': dict(x=1.0)}, {'a': 'z'}, "right class of 'a' is 'z'"),
+        ('accuracy', {'a': dict(x=math.nan, y=0.0)}, {'a': 'x'}, "no likelihood for 'x'"),
+        ('accuracy', {'a': dict(x=1.0)}, {'a': 'z'}, "right class of 'a' is 'z'"),
         ('top1_top5', {'a': {}}, {'a': 'z'}, 'no candidates'),
         ('ndcg', {'a': dict(x=1.0)}, {'a': dict(y=1.0)}, 'same answers'),
         ('ndcg', {'a': dict(x=1.0)}, {'a': dict(x=0.0)}, 'Leave it out'),

@@ -34,9 +34,9 @@ def test_cider():
 def test_vqa_accuracy():
     predictions, references = metric_cases.answers(4000, 2)
     for name, expected in (
-        ('vqa_accuracy_left_out_by_value', metric_originals.open_flamingo(predictions, references)),
-        ('vqa_accuracy', metric_originals.open_flamingo(predictions, metric_originals.with_ids(references))),
-        ('vqa_accuracy_evalai', metric_originals.evalai(predictions, references)),
+        ('vqa_by_value', metric_originals.open_flamingo(predictions, references)),
+        ('vqa', metric_originals.open_flamingo(predictions, metric_originals.with_ids(references))),
+        ('vqa_evalai', metric_originals.evalai(predictions, references)),
     ):
         assert metrics.score(name, predictions, references)[1] == pytest.approx(expected, **TOLERANCE), name
 
@@ -61,7 +61,7 @@ def test_scikit_learn():
         assert value == pytest.approx(sklearn.ndcg_score([relevance], [likelihood], k=k), **TOLERANCE)
 
     likelihood, right = rng.standard_normal((1000, 20)), rng.integers(0, 20, 1000)
-    for name, numbers in (('top1', (1,)), ('top1_top5', (1, 5))):
+    for name, numbers in (('accuracy', (1,)), ('top1_top5', (1, 5))):
         expected = np.mean([sklearn.top_k_accuracy_score(right, likelihood, k=k) for k in numbers])
         predictions = {str(i): dict(enumerate(row.tolist())) for i, row in enumerate(likelihood)}
         value, _ = metrics.score(name, predictions, {str(i): int(r) for i, r in enumerate(right)})
@@ -107,7 +107,7 @@ def english():
 
 
 def test_ok_vqa_stems(english):
-    from flamingo_jax.evaluation.metrics.vqa_accuracy_ok_vqa import STEMS, stem
+    from flamingo_jax.evaluation.metrics.vqa import STEMS, stem
 
     original = metric_originals.module('open_flamingo', 'eval', 'ok_vqa_utils.py')
     assert original._MANUAL_MATCHES == STEMS

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from data.instructions.questions import ask
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import ImageFolder
 from flamingo_jax.building.readers.media_files import decoded
-from flamingo_jax.building.readers.questions import ask
 
 KEYS = ('image_base64_str', 'image_str', 'img_str', 'image')  # Of the images; the first that is there counts.
 

@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from data.instructions.questions import ask, tell
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import ImageFolder
 from flamingo_jax.building.readers.media_files import IMAGES
-from flamingo_jax.building.readers.questions import ask, tell
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import IMAGE
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import PIL.Image
 
+from data.instructions.questions import ask
 from flamingo_jax.building.document import Document
 from flamingo_jax.building.ledger import Dropped
 from flamingo_jax.building.readers.containers import Row, documents, json_file
 from flamingo_jax.building.readers.draft import Draft
 from flamingo_jax.building.readers.folder import ImageFolder
 from flamingo_jax.building.readers.media_files import image_rule
-from flamingo_jax.building.readers.questions import ask
 from flamingo_jax.errors import UserError
 
 VIDEOS = ('DC_', 'E4D_', 'TVC_')  # Dense captions, Ego4D, TV captions: the images of an instruction are frames.
