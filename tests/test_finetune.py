@@ -11,11 +11,10 @@ import PIL.Image
 import pytest
 
 import flamingo_jax
-from experiments import finetune_idefics, finetune_llava, finetune_open_flamingo
+from experiments import finetune_idefics, finetune_open_flamingo
 from flamingo_jax import convert
 from flamingo_jax.checkpoints import bundle
 from flamingo_jax.checkpoints.run_format import read_latest
-from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.conversion.readers import read_torch_checkpoint
 from flamingo_jax.inputs import pipeline
 from flamingo_jax.model.flamingo import Flamingo
@@ -180,30 +179,6 @@ def test_what_makes_no_sense_is_refused(start, own, tmp_path, key, value, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says):
         train(config, tmp_path)
     assert not (tmp_path / 'checkpoints').exists()
-
-
-def test_a_llava_goes_on_and_back(own, tmp_path):
-    """Its bridge has no parameters. What was not trained is written bit for bit."""
-    peers.write_golden(tmp_path / 'source', 'llava')
-    convert.llava(str(tmp_path / 'source'), str(tmp_path / 'start'))
-    config = tiny_config(str(tmp_path / 'start'), own, rank=2, targets=('query', 'down'))
-    config.trained = finetune_llava.get_config().trained
-    config.datasets.own.length = 30
-    train(config, tmp_path / 'run')
-    assert np.isfinite(losses(tmp_path / 'run')).all()
-    convert.run(str(tmp_path / 'run'), str(tmp_path / 'tuned'))
-    for name in ('start', 'tuned'):
-        convert.export('to_llava', str(tmp_path / name), str(tmp_path / f'{name}.out'))
-    before, after = (open_tensors(tmp_path / f'{name}.out') for name in ('start', 'tuned'))
-    changed = {name for name, value in after.items() if not np.array_equal(value, before[name])}
-    assert set(before) == set(after)
-    assert {name for name in changed if name.startswith('multi_modal_projector.')} == {
-        f'multi_modal_projector.linear_{i}.{kind}' for i in (1, 2) for kind in ('weight', 'bias')
-    }
-    others = {name for name in changed if not name.startswith('multi_modal_projector.')}
-    assert others == {
-        f'language_model.model.layers.{i}.{name}_proj.weight' for i in range(3) for name in ('self_attn.q', 'mlp.down')
-    }
 
 
 def test_the_experiments_differ_in_what_they_say():

@@ -19,7 +19,7 @@ from flamingo_jax.conversion.folders import chat_template
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inputs.images import ImageFormat
-from flamingo_jax.inputs.prompts import dialogue_of, encode_prompt, items
+from flamingo_jax.inputs.prompts import dialogue_of, encode_prompt, items, vicuna
 from flamingo_jax.model.bridges.bridge import tags
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.vit import CLIP_MEAN, ViT, ViTConfig
@@ -274,8 +274,7 @@ def test_an_image_is_its_token_as_often_as_it_has_features(source):
 
 
 def test_a_folder_with_a_template_chats_as_it_says(source, tmp_path):
-    bare = bundle.read(source[2]).tokenizer()
-    assert dialogue_of(bare) is None
+    assert dialogue_of(bundle.read(source[2]).tokenizer()) is not vicuna
     folder = tmp_path / 'llava'
     shutil.copytree(source[0], folder)
     (folder / 'tokenizer_config.json').write_text(json.dumps(dict(chat_template=peers.VICUNA_TEMPLATE)))
@@ -293,8 +292,9 @@ def test_a_folder_with_a_template_chats_as_it_says(source, tmp_path):
 
 
 def test_a_tag_that_is_cut_is_none():
-    found = tags(jnp.array([[7, 7, 7, 7, 1, 7, 7, 7], [1, 2, 3, 4, 5, 6, 7, 7]]), (7, 7, 7))
-    np.testing.assert_array_equal(found, [[1, 0, 0, 1, 0, 0, 0, 0], [0] * 8])
+    texts = [[7, 7, 7, 7, 7, 7, 1, 7], [7, 7, 1, 7, 7, 7, 7, 7], [1, 2, 3, 4, 5, 6, 7, 7]]
+    begins = [[1, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0], [0] * 8]
+    np.testing.assert_array_equal(tags(jnp.array(texts), (7, 7, 7)), begins)
 
 
 def test_the_features_of_a_layer_are_those_of_a_trunk_that_ends_there():

@@ -153,12 +153,14 @@ class Bridge(nn.Module):
 def tags(tokens: Int[Array, 'b l'], tag: tuple[int, ...]) -> Bool[Array, 'b l']:
     """Where an <image> tag begins, whose tokens these are; nowhere without a tag.
 
-    If they are one token r times, each r of a text are a tag, also where images stand side by side.
+    If they are one token r times, each r of those that stand side by side are a tag.
     """
     if (r := len(tag)) > 1 and len(set(tag)) == 1:
-        place = tokens == tag[0]
-        number = jnp.cumsum(place, axis=1)  # From 1.
-        return place & (number % r == 1) & (number + r - 1 <= number[:, -1:])
+        place, number = tokens == tag[0], jnp.arange(tokens.shape[1])
+        in_row = number - jax.lax.cummax(jnp.where(place, -1, number), axis=1)  # From 1, since the last other token.
+        ahead = jnp.cumsum(jnp.pad(place, ((0, 0), (0, r))), axis=1, dtype=jnp.int32)
+        whole = ahead[:, r - 1 : -1] - ahead[:, :-r] == r - 1
+        return place & (in_row % r == 1) & whole
     begins = jnp.full(tokens.shape, bool(tag))
     for i, piece in enumerate(tag):
         ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
