@@ -82,7 +82,7 @@ def write_idefics(folder: pathlib.Path, depth: int) -> int:
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.add_special_tokens(list(idefics.NEW_TOKENS[:2]))
     tokenizer.save(str(folder / 'tokenizer.json'))
-    shapes = {tensor.name: tensor.shape for tensor in idefics.idefics_tensors(idefics.config_of(fields))}
+    shapes = {tensor.name: tensor.shape for tensor in idefics.tensors_of(idefics.config_of(fields))}
     numbers = (np.random.default_rng(0).standard_normal(VOCABULARY * WIDTH, np.float32) * 0.02).astype(
         ml_dtypes.bfloat16
     )

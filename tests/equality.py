@@ -16,7 +16,7 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 
 ROOT = pathlib.Path(__file__).parents[1]
-FILES = ('tests/conversion/test_vit.py', 'tests/conversion/test_open_flamingo.py', 'tests/conversion/test_idefics.py')
+FILES = tuple(f'tests/conversion/test_{name}.py' for name in ('vit', 'open_flamingo', 'idefics', 'llava'))
 
 
 def main(files: list[str]) -> bool:

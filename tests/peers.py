@@ -9,6 +9,7 @@ import pathlib
 import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +23,13 @@ from tests.golden import make_language_models
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
+# That of llava-hf/llava-1.5-7b-hf, without a block that marks what is generated.
+VICUNA_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' ' }}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
 WORDS = 90  # In the tiny tokenizer, beside its four control tokens.
 
 
@@ -237,20 +245,77 @@ def idefics(
     return model
 
 
+def llava(
+    folder,
+    tower: str = 'clip',
+    text: str = 'llama',
+    layer: int = -2,
+    strategy: str = 'default',
+    published: bool = False,
+    tied: bool = False,
+    bias: bool = True,
+):
+    """A LLaVA, saved in `folder` as its Hugging Face folder with a tokenizer and a processor.
+
+    tower, text: 'clip' or 'siglip'; 'llama', 'mistral' or 'qwen2'. published: with the tensors' names, and the files
+    about images, of the published folders, and not as the installed transformers writes them.
+    """
+    import transformers
+
+    vision = dict(image_size=42, patch_size=14, hidden_size=48, intermediate_size=90, num_hidden_layers=3)
+    vision |= dict(num_attention_heads=3, model_type=f'{tower}_vision_model')
+    lm: dict[str, Any] = dict(vocab_size=WORDS + 10, hidden_size=64, intermediate_size=90, num_hidden_layers=3)
+    lm |= dict(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, model_type=text)
+    lm |= dict(bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=tied)
+    lm |= dict(sliding_window=7) if text == 'mistral' else {}
+    config = transformers.LlavaConfig(
+        vision_config=vision,
+        text_config=lm,
+        image_token_index=WORDS + 4,
+        image_seq_length=9,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy=strategy,
+        multimodal_projector_bias=bias,
+        tie_word_embeddings=tied,
+    )
+    model = randomise(transformers.LlavaForConditionalGeneration(config))
+    model.save_pretrained(folder, max_shard_size='100KB')
+    write_tokenizer(folder, ('<image>',))
+    (folder / 'chat_template.json').write_text(json.dumps(dict(chat_template=VICUNA_TEMPLATE)))
+    square = dict(height=42, width=42)
+    if tower == 'clip':
+        images = transformers.CLIPImageProcessorPil(size=dict(shortest_edge=42), crop_size=square)
+    else:
+        images = transformers.SiglipImageProcessorPil(size=square)
+    if published:
+        images.save_pretrained(folder)
+        state = {}
+        for file in sorted(folder.glob('*.safetensors')):
+            state |= safetensors.numpy.load_file(file)
+            file.unlink()
+        (folder / 'model.safetensors.index.json').unlink()
+        state = {name.replace('vision_tower.', 'vision_tower.vision_model.'): tensor for name, tensor in state.items()}
+        safetensors.numpy.save_file(state, folder / 'model.safetensors')
+    else:
+        about = dict(image_processor=images.to_dict(), processor_class='LlavaProcessor')
+        (folder / 'processor_config.json').write_text(json.dumps(about))
+    return model
+
+
 def golden() -> dict[str, np.ndarray]:
     """What `tests/golden/make_peers.py` wrote."""
     return dict(np.load(GOLDEN / 'peers.npz'))
 
 
 def write_golden(folder, name: str) -> dict[str, np.ndarray]:
-    """Writes the files of the tiny 'open_flamingo' or 'idefics' of peers.npz; returns the checkpoint of the former."""
+    """Writes the files of the tiny 'open_flamingo', 'idefics' or 'llava' of peers.npz; returns its tensors."""
     shapes = json.loads(str(golden()[name]))
-    if name == 'idefics':
+    if name in ('idefics', 'llava'):
         folder.mkdir()
-        (folder / 'config.json').write_text(str(golden()['idefics_config']))
+        (folder / 'config.json').write_text(str(golden()[f'{name}_config']))
         state = {name: value(name, shape) for name, shape in shapes.items()}
         safetensors.numpy.save_file(state, folder / 'model.safetensors')
-        write_tokenizer(folder, ('<fake_token_around_image>', '<image>'))
+        write_tokenizer(folder, ('<fake_token_around_image>', '<image>')[name == 'llava' :])
         return state
     (folder / 'lm').mkdir()
     (folder / 'lm' / 'config.json').write_text(str(golden()['open_flamingo_lm']))

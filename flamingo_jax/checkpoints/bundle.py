@@ -58,13 +58,13 @@ class Bundle:
 
     path: Path
     config: FlamingoConfig
-    image_tag: str | None  # How the tokenizer writes <image>: 'text', 'token', or None without vision.
+    image_tag: str | Sequence[int] | None  # How the tokenizer writes <image> (`Tokenizer`); None: no vision.
     checksums: dict[str, str]  # Component tree -> sha256 of its leaves.
     trained: tuple[str, ...] = ()  # Trees that were trained further after conversion; 'lora' is merged into `lm`.
     packaged_trunk: bool = False  # Whether the trunk's weights are in the installed package.
     lm: 'Bundle | None' = None  # The bundle of its language model, if that was given apart.
 
-    def tokenizer(self, image_tag: str | None = None, extra_tokens: Sequence[str] = ()) -> Tokenizer:
+    def tokenizer(self, image_tag: str | Sequence[int] | None = None, extra_tokens: Sequence[str] = ()) -> Tokenizer:
         """The bundle's tokenizer, or that of a new model, with another tag; FileNotFoundError if it is missing."""
         try:
             extra_tokens = extra_tokens if image_tag else self.config.extra_tokens
@@ -248,7 +248,7 @@ def save(
     config: FlamingoConfig,
     params: Params,
     tokenizer: Tokenizer | None,
-    image_tag: str | None,
+    image_tag: str | Sequence[int] | None,
     card: str,
     trained: Sequence[str] = (),
     packaged_trunk: bool = False,

@@ -1,9 +1,12 @@
 """Writes a bundle in its original format, bit for bit."""
 
+import types
+
 import numpy as np
 
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.conversion import idefics, open_flamingo
+from flamingo_jax.conversion import idefics, llava, open_flamingo
+from flamingo_jax.conversion.folders import roles_of
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, whole
@@ -33,13 +36,22 @@ def to_open_flamingo(source: str, out: str, lm: str = '') -> None:
 
 def to_idefics(source: str, out: str, lm: str = '') -> None:
     """Writes a bundle as the Hugging Face folder of an IDEFICS; `lm` and errors as for `to_open_flamingo`."""
-    found, path = _open(source, out, lm, needed=('lm', 'vision', 'xattn'))
+    _to_folder(idefics, *_open(source, out, lm, needed=('lm', 'vision', 'xattn')))
+
+
+def to_llava(source: str, out: str, lm: str = '') -> None:
+    """Writes a bundle as the Hugging Face folder of a LLaVA; `lm` and errors as for `to_open_flamingo`."""
+    _to_folder(llava, *_open(source, out, lm, needed=('lm', 'vision', 'xattn', 'resampler')))
+
+
+def _to_folder(family: types.ModuleType, found: bundle.Bundle, path: Path) -> None:
+    """`family`: a module of `conversion/` with `fields_of`, `tensors_of` and `write_processor`."""
     with whole(path) as aside:
-        fields = idefics.fields_of(found.config) | idefics.roles_of(found.tokenizer())
+        fields = family.fields_of(found.config) | roles_of(found.tokenizer())
         _refuse_standardised(found)
         parts = {name: found.params(name) for name in found.checksums}
-        write_folder(aside, fields, idefics.idefics_tensors(found.config), parts)
-        idefics.write_processor(aside, found.config, found.tokenizer())
+        write_folder(aside, fields, family.tensors_of(found.config), parts)
+        family.write_processor(aside, found.config, found.tokenizer())
 
 
 def _open(source: str, out: str, lm: str, needed: tuple[str, ...]) -> tuple[bundle.Bundle, Path]:

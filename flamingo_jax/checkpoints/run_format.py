@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import jax
@@ -32,7 +32,7 @@ class Run:
 
     path: Path  # The checkpoint.
     config: FlamingoConfig
-    image_tag: str | None
+    image_tag: str | Sequence[int] | None
     tokenizer: Tokenizer
     frozen: dict[str, bundle.Bundle]
     trained: tuple[str, ...]  # The names of the trained trees.

@@ -20,7 +20,6 @@ the tag <image> is the first that sees it.
 import dataclasses
 import json
 import pathlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -28,13 +27,22 @@ import numpy as np
 
 from flamingo_jax.conversion import language_model_configs
 from flamingo_jax.conversion.converted import Converted
-from flamingo_jax.conversion.hugging_face import ACTIVATIONS, activation_of, open_tensors, read_json, roles
+from flamingo_jax.conversion.folders import (
+    BUFFERS,
+    NAMES,
+    card_of,
+    reading,
+    reading_config,
+    refuse_other,
+    tokenizer_settings,
+    write_json,
+)
+from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json, roles
 from flamingo_jax.conversion.tensors import Empty, Tensor, in_memory, matrix, norm, to_tree, vector
 from flamingo_jax.conversion.vit import vit_tensors
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
 from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
-from flamingo_jax.model.component import differences
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.model.language_model import LanguageModelConfig
@@ -42,8 +50,6 @@ from flamingo_jax.model.vision.vit import ViTConfig
 
 NEW_TOKENS = (AROUND, IMAGE, '<end_of_utterance>')
 VISION = 'model.vision_model.'
-# Constants that old versions of transformers stored.
-BUFFERS = re.compile(r'.*(rotary_emb\.inv_freq|embeddings\.position_ids)')
 REMEDY = 'Give a folder of HuggingFaceM4/idefics-9b, -80b, -9b-instruct or -80b-instruct, or one fine-tuned from these.'
 
 
@@ -59,30 +65,17 @@ def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> Co
     """
     folder = pathlib.Path(source).expanduser()
     fields = read_json(folder / 'config.json')
-    try:
-        config = _read_config(fields)
+    with reading(folder, 'IDEFICS', REMEDY):
+        with reading_config():
+            config = config_of(fields)
         tokenizer = _open_tokenizer(folder, fields, config)
         config = dataclasses.replace(config, image_tag=tokenizer.image_tag, extra_tokens=tokenizer.extra_tokens)
         state = open_tensors(folder)
         constants = [name for name in state if BUFFERS.fullmatch(name)]
-        params = to_tree(idefics_tensors(config), state, constants, empty=empty, progress=progress)
-    except ValueError as error:
-        raise UserError(f'{folder} is not a whole IDEFICS: {error}. {REMEDY}') from error
+        params = to_tree(tensors_of(config), state, constants, empty=empty, progress=progress)
     width = np.zeros(config.vision.width, np.float32)
     params['vision'] |= dict(mean=width, std=width + 1)
-    card = dict(
-        title=f'{pathlib.Path(source).name}, an IDEFICS',
-        description='Its licence is that of its source.',
-        tags=['image-text-to-text'],
-    )
-    return Converted(config, params, tokenizer, card, image_tag='token')
-
-
-def _read_config(fields: Mapping[str, Any]) -> FlamingoConfig:
-    try:
-        return config_of(fields)
-    except (ArithmeticError, AttributeError, TypeError) as error:  # A value has a wrong type.
-        raise UserError(f'its config.json has an invalid value ({error})') from error
+    return Converted(config, params, tokenizer, card_of(folder, 'an IDEFICS'), image_tag='token')
 
 
 def config_of(fields: Mapping[str, Any]) -> FlamingoConfig:
@@ -155,7 +148,6 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
             'This model cannot be written as an IDEFICS: its trunk is not a vision transformer, or it '
             'has no gated blocks.'
         )
-    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     fields: dict[str, Any] = dict(
         architectures=['IdeficsForVisionText2Text'],
         model_type='idefics',
@@ -165,7 +157,7 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
         intermediate_size=lm.ffw_width,
         num_hidden_layers=lm.depth,
         num_attention_heads=lm.heads,
-        hidden_act=names[lm.activation],
+        hidden_act=NAMES[lm.activation],
         rms_norm_eps=lm.norm_eps,
         max_position_embeddings=lm.context,
         rope_theta=lm.rotary_base,
@@ -183,7 +175,7 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
             intermediate_size=vision.ffw_width,
             patch_size=vision.patch,
             image_size=vision.resolution,
-            hidden_act=names[vision.activation],
+            hidden_act=NAMES[vision.activation],
             layer_norm_eps=vision.norm_eps,
         ),
     )
@@ -197,10 +189,7 @@ def fields_of(config: FlamingoConfig) -> dict[str, Any]:
             qk_layer_norms_perceiver=resampler.qk_norms,
         )
     same = dataclasses.replace(config_of(fields), image_tag=config.image_tag, extra_tokens=config.extra_tokens)
-    same = dataclasses.replace(same, image_size=config.image_size)
-    if same != config:
-        wrong = '; '.join(differences(config.to_json(), same.to_json()))
-        raise UserError(f'This model cannot be written as an IDEFICS: {wrong}.')
+    refuse_other(config, dataclasses.replace(same, image_size=config.image_size), 'an IDEFICS')
     return fields
 
 
@@ -232,13 +221,6 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: Fla
         raise UserError(f'{path} cannot be read ({error})') from error
 
 
-def roles_of(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The fields of config.json about a tokenizer."""
-    ends = list(tokenizer.ends)
-    ends = ends[0] if len(ends) == 1 else ends
-    return dict(bos_token_id=tokenizer.bos, eos_token_id=ends, pad_token_id=tokenizer.pad)
-
-
 def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tokenizer) -> None:
     """Writes what transformers' AutoProcessor reads: how images are prepared, and the tokenizer."""
     vision = cast(ViTConfig, config.vision)
@@ -250,16 +232,7 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
         image_mean=vision.mean,
         image_std=vision.std,
     )
-    texts = common | dict(
-        tokenizer_class='PreTrainedTokenizerFast',
-        bos_token=tokenizer.name(tokenizer.bos),
-        eos_token=tokenizer.name(tokenizer.eos),
-        pad_token=tokenizer.name(tokenizer.pad),
-        unk_token=tokenizer.unk,
-        additional_special_tokens=tokenizer.extra_tokens,
-        padding_side='left',
-        clean_up_tokenization_spaces=False,
-    )
+    texts = common | tokenizer_settings(tokenizer) | dict(additional_special_tokens=tokenizer.extra_tokens)
     extra = {name: i for i, name in enumerate(tokenizer.extra_tokens, tokenizer.vocab_size)}
     model = tokenizer.model
     if tokenizer.file == 'tokenizer.json':
@@ -271,17 +244,13 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
     else:
         # `legacy` puts LLaMA's space before every text that follows an image, and not only before the first.
         texts |= dict(tokenizer_class='LlamaTokenizer', legacy=True)
-        _write_json(folder / 'added_tokens.json', extra)
+        write_json(folder / 'added_tokens.json', extra)
     (folder / tokenizer.file).write_bytes(model)
-    _write_json(folder / 'preprocessor_config.json', images)
-    _write_json(folder / 'tokenizer_config.json', texts)
+    write_json(folder / 'preprocessor_config.json', images)
+    write_json(folder / 'tokenizer_config.json', texts)
 
 
-def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
-
-
-def idefics_tensors(config: FlamingoConfig) -> Iterator[Tensor]:
+def tensors_of(config: FlamingoConfig) -> Iterator[Tensor]:
     """All tensors of an IDEFICS."""
     lm, d = config.lm, config.lm.width
     extra = len(config.extra_tokens)

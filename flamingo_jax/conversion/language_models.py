@@ -190,8 +190,8 @@ FAMILIES = {
 }
 
 
-def _tensors(family: Family, config: LanguageModelConfig, prefix: str) -> Iterator[Tensor]:
-    """The mapping of all tensors of a model of this family."""
+def tensors_of(family: Family, config: LanguageModelConfig, prefix: str) -> Iterator[Tensor]:
+    """The mapping of all tensors of a model of this family, whose names begin with `prefix` but the output's."""
     tree = nn.meta.unbox(jax.eval_shape(Flamingo(FlamingoConfig(lm=config)).init, jax.random.key(0)))['lm']
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path: Any = cast(Any, tuple(key.key for key in keys))
@@ -261,7 +261,7 @@ def convert(
     buffers = re.compile(rf'.*({family.buffers})')
     leftover = [name for name in tensors if name == repeated or buffers.fullmatch(name)]
     try:
-        return config, to_tree(_tensors(family, config, prefix), tensors, leftover, empty=empty, progress=progress)
+        return config, to_tree(tensors_of(family, config, prefix), tensors, leftover, empty=empty, progress=progress)
     except ValueError as error:
         raise UserError(
             f'The tensors are not those of the {kind!r} that config.json describes ({error}). Give the config.json '

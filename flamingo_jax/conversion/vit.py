@@ -93,7 +93,7 @@ def read_vit(
     try:
         spelling, prefix = _spelling(state)
         if fields is not None:
-            config, said = config_of_transformers(fields, kind), _said_by_preprocessor(path)
+            config, said = config_of_transformers(fields, kind), said_by_preprocessor(preprocessor(path))
             given: dict[str, Any] = dict(activation=activation, heads=heads)
             config = dataclasses.replace(config, **{name: value for name, value in given.items() if value})
         else:
@@ -200,10 +200,16 @@ def _said_beside(path: pathlib.Path) -> dict[str, Any]:
     return said
 
 
-def _said_by_preprocessor(folder: pathlib.Path) -> dict[str, Any]:
-    """What the preprocessor_config.json of a transformers folder says of images."""
-    file = folder / 'preprocessor_config.json'
-    fields = read_json(file) if file.is_file() else {}
+def preprocessor(folder: pathlib.Path) -> dict[str, Any]:
+    """The preprocessor_config.json of a transformers folder, or what stands in its place in newer ones; or nothing."""
+    whole = folder / 'processor_config.json'
+    if (file := folder / 'preprocessor_config.json').is_file():
+        return read_json(file)
+    return dict(read_json(whole).get('image_processor') or {}) if whole.is_file() else {}
+
+
+def said_by_preprocessor(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a preprocessor's file says of images: their mean and std, and how they fit."""
     said = {name: fields[f'image_{name}'] for name in ('mean', 'std') if fields.get(f'image_{name}')}
     size = fields.get('size')
     if fields.get('do_center_crop'):
@@ -294,7 +300,9 @@ def vit_tensors(c: ViTConfig, spelling: str, prefix: str) -> Iterator[Tensor]:
         yield from norm(('norm_in',), prefix + names['norm_in'], d)
     yield from norm(('norm_out',), prefix + names['norm_out'], d)
     for i in range(c.depth):
-        ours, theirs = ('layers', i), f'{prefix}{names["block"]}.{i}.'
+        used = c.depth - c.unused
+        ours: tuple[str | int, ...] = ('layers', i) if i < used else ('unused_layers', i - used)
+        theirs = f'{prefix}{names["block"]}.{i}.'
         yield from norm((*ours, 'norm_attention'), theirs + names['norm_attention'], d)
         yield from norm((*ours, 'norm_ffw'), theirs + names['norm_ffw'], d)
         for part, name in enumerate(('query', 'key', 'value')):

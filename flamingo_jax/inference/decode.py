@@ -119,10 +119,11 @@ def _resample(model: Flamingo, params: Params, images: Array) -> Float[Array, 'b
 def keys_values(model: Flamingo, params: Params, media: Media) -> Media:
     """The media's keys and values in every gated block, [x b h m k]. They are computed once per prompt."""
 
-    def of_block(p):
-        return model.bridge.apply({'params': p}, media.tokens, method='keys_values')
+    def of_block(i_p):
+        return model.bridge.apply({'params': i_p[1]}, media.tokens, method='keys_values')
 
-    return Media(None, jax.lax.map(of_block, params['xattn']))
+    # Some bridges have no parameters.
+    return Media(None, jax.lax.map(of_block, (jnp.arange(model.config.xattn_blocks), params.get('xattn', {}))))
 
 
 def prefill(

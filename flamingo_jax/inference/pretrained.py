@@ -86,7 +86,7 @@ class _Opened(NamedTuple):
     """A bundle or a run whose parameters are not read."""
 
     config: FlamingoConfig
-    image_tag: str | None
+    image_tag: str | Sequence[int] | None
     tokenizer: Tokenizer
     step: int | None
     bundles: dict[str, bundle.Bundle]  # Of the trees that are read from bundles.
@@ -140,7 +140,7 @@ class Pretrained(DualEncoder):
     model: Flamingo
     params: Params
     tokenizer: Tokenizer
-    image_tag: str | None
+    image_tag: str | Sequence[int] | None
     step: int | None  # Step of the training run; None for a bundle.
     checksums: dict[str, str]  # Of the trees that were read from bundles, as stored.
     mesh: jax.sharding.Mesh | None = None  # The mesh of the parameters. Rows of a batch are sharded over data and fsdp.
@@ -339,9 +339,10 @@ class Pretrained(DualEncoder):
         c = self.config
         # A generated <image> tag would have no image.
         extra = tuple(c.lm.vocab_size + i for i in range(len(c.extra_tokens)))
+        places = c.image_tag if c.xattn is not None and c.xattn.takes_places else ()
         # In some vocabularies one token is <BOS>, <EOS> and padding.
         spare = range(self.tokenizer.size, c.lm.vocab_size)  # Rows that no token has.
-        return tuple(sorted({*extra, *spare, self.tokenizer.pad, self.tokenizer.bos} - set(self.ends)))
+        return tuple(sorted({*extra, *places, *spare, self.tokenizer.pad, self.tokenizer.bos} - set(self.ends)))
 
     @property
     def marks(self) -> search.Marks:

@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +61,23 @@ def chat(*turns: Prompt | str, system: str = '') -> list[Any]:
     return prompt
 
 
+def vicuna(*turns: Prompt | str, system: str = '') -> list[Any]:
+    """The prompt of a dialogue as Vicuna and LLaVA 1.5 chat. The images of a turn come before its text.
+
+        vicuna([image, 'What is it like?'])     USER: <image>\\nWhat is it like? ASSISTANT:
+
+    Arguments as for `chat`. The marks are plain words: who is asked can be made to write the other's turn.
+    """
+    prompt: list[Any] = [f'{mere(system)} '] if system else []
+    for i, turn in enumerate(turns):
+        parts = items(turn)
+        said = ''.join(mere(part) for part in parts if isinstance(part, str)).strip()
+        shown = [[part, '\n'] for part in parts if not isinstance(part, str)]
+        prompt += ['ASSISTANT: ' if i % 2 else 'USER: ', *itertools.chain(*shown), f'{said} ']
+    grouped = itertools.groupby([*prompt, 'ASSISTANT:'], lambda item: isinstance(item, str))
+    return [item for is_text, group in grouped for item in ([''.join(group)] if is_text else group)]
+
+
 def mere(text: str) -> str:
     """A text in which nothing is a mark or a tag, whatever the tokenizer. All of them begin with '<'.
 
@@ -93,6 +110,13 @@ def in_tiles(image: Image.Image, side: int = 2) -> list[Any]:
 def chats(tokenizer: Tokenizer) -> bool:
     """Whether a language model's tokenizer has the marks of ChatML, so that `chat` asks as the model was trained."""
     return all(len(tokenizer.encode(mark, continues=True)) == 1 for mark in ('<|im_start|>', ENDS_TURN))
+
+
+def dialogue_of(tokenizer: Tokenizer) -> Callable[..., list[Any]] | None:
+    """What writes a dialogue as a model was trained: `chat` or `vicuna`; None for a model that was not."""
+    if 'ASSISTANT:' in tokenizer.chat_template:
+        return vicuna
+    return chat if chats(tokenizer) else None
 
 
 def is_image(item: Any) -> bool:

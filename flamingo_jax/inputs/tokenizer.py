@@ -5,9 +5,11 @@ say which ids have a role, so they are added to it:
 
     {"roles": {"bos": 1, "eos": [2, 7], "pad": 0}, "model": ..., ...}
 
+The roles of a model that chats may have its `chat_template`, too, which transformers fills in.
+
 The paper writes `<image>` as plain text and learns one new token, `<EOC>` (end of chunk). OpenFlamingo learns a token
 for both. `image_tag='text'` or `'token'` chooses. New tokens get the ids after the language model's vocabulary; their
-rows are in the parameter tree `extra_tokens`.
+rows are in the parameter tree `extra_tokens`. LLaVA's tag is a token that its language model has, once for each place.
 
 As a command this file trains a tokenizer on the text of a prepared data set:
 
@@ -78,6 +80,7 @@ class _SentencePiece:
 
     file = 'tokenizer.model'
     prefix_once = False
+    chat_template = ''
 
     def __init__(self, model: bytes):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -137,7 +140,7 @@ class _Json:
         added = self._pieces.get_added_tokens_decoder().values()
         self.special = tuple(token.content for token in added if token.special or is_mark(token.content, added=True))
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
-        self.unk = fields['model'].get('unk_token')
+        self.unk, self.chat_template = fields['model'].get('unk_token'), roles.get('chat_template', '')
         self._letters = _byte_letters() if '"ByteLevel"' in json.dumps(fields.get('decoder')) else {}
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
@@ -214,6 +217,7 @@ class Tokenizer:
       bos, eos, pad, eoc: ids; eoc is None if the model has no <EOC>.
       ends: ids that end an answer: <EOS>, and any others of the language model.
       unk: name of the token for what the vocabulary lacks; None if it has none.
+      chat_template: how the model was trained to chat, as its source says it; '' if it does not.
       model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
       around: id of the token before and after each image (IDEFICS); None in other models.
@@ -222,7 +226,7 @@ class Tokenizer:
     def __init__(
         self,
         model: bytes,
-        image_tag: str | None = None,
+        image_tag: str | Sequence[int] | None = None,
         vocab_size: int | None = None,
         extra_tokens: Sequence[str] = (),
     ):
@@ -230,7 +234,7 @@ class Tokenizer:
 
         Args:
           model: the bytes of a SentencePiece model file, or of a tokenizer.json with roles.
-          image_tag: 'text', 'token', or None for text alone.
+          image_tag: 'text', 'token', the ids of a tag of the language model's own tokens, or None for text alone.
           vocab_size: of the language model, which may have more rows than the tokenizer has tokens; None: the same
             number.
           extra_tokens: names of the extra tokens of a published Flamingo; () follows from the image tag.
@@ -246,9 +250,12 @@ class Tokenizer:
             )
         self.bos, self.pad, self.begin, self.ends = (getattr(self._pieces, n) for n in ('bos', 'pad', 'begin', 'ends'))
         self.prefix_once, self.unk = self._pieces.prefix_once, self._pieces.unk
+        self.chat_template = self._pieces.chat_template
         self.eos = self.ends[0]
         self.extra_tokens, self.image_tag = (), ()
-        if image_tag is not None:
+        if isinstance(image_tag, list | tuple):
+            self.image_tag = tuple(image_tag)
+        elif image_tag is not None:
             if image_tag not in ('text', 'token'):
                 raise UserError(f"image_tag must be 'text', 'token' or None, not {image_tag!r}.")
             self.extra_tokens = tuple(extra_tokens) or ((EOC,) if image_tag == 'text' else (EOC, IMAGE))
@@ -269,7 +276,7 @@ class Tokenizer:
     def read(
         cls,
         path: str | Path,
-        image_tag: str | None = None,
+        image_tag: str | Sequence[int] | None = None,
         vocab_size: int | None = None,
         extra_tokens: Sequence[str] = (),
     ) -> 'Tokenizer':
@@ -392,7 +399,7 @@ class MissingTokenizer(Tokenizer):
         """Like a SentencePiece model with <BOS> in which the text '<image>' is three pieces."""
         self.vocab_size, self.begin, self.ends = vocab_size, (0,), (0,)
         self.bos = self.eos = self.pad = 0
-        self.prefix_once, self.around = False, None
+        self.prefix_once, self.around, self.chat_template = False, None, ''
         self.extra_tokens = tuple(extra_tokens) or {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
         tag = tuple(range(vocab_size + 1, vocab_size + len(self.extra_tokens)))
         self.image_tag = {None: (), 'text': (1, 2, 3), 'token': tag}[image_tag]

@@ -142,7 +142,7 @@ class Flamingo:
             y,
             past.cache,
             blocks=(params['lm']['blocks'], params['lora'] if c.lora else None, tuple(past.shared)),
-            gates=None if media is None else (params['xattn'], media.keys_values),
+            gates=None if media is None else (params.get('xattn', {}), media.keys_values),
             first=c.xattn.first if c.xattn else 0,
             every=c.xattn.every if c.xattn else c.lm.depth,
             index=past.index,

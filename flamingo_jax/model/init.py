@@ -40,7 +40,8 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
     if c.xattn is not None:
         media = jnp.zeros((1, 1, c.media_width))
         bridge = c.xattn.module(c.lm, c.media_width)
-        params['xattn'] = _init_stacked(bridge, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
+        new = _init_stacked(bridge, c.xattn_blocks, keys['xattn'], y, media, mask, method='touch')
+        params |= {'xattn': new} if new else {}  # A prefix has no parameters.
     if c.extra_tokens:
         shape, axes = (len(c.extra_tokens), c.lm.width), ('extra_tokens', 'embed')
         # Small, since at an <image> tag the image is added to the tag's row, and the frozen model should read the
@@ -56,7 +57,7 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
 def _init_stacked(
     module: nn.Module, n: int, key: Key[Array, ''], *args: Any, method: str | None = None
 ) -> dict[str, Any]:
-    params = jax.vmap(lambda k: module.init(k, *args, method=method)['params'])(jax.random.split(key, n))
+    params = jax.vmap(lambda k: module.init(k, *args, method=method).get('params', {}))(jax.random.split(key, n))
     return jax.tree.map(
         lambda box: box.add_axis(0, {nn.PARTITION_NAME: 'layers'}),
         params,

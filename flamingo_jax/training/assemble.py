@@ -1,6 +1,7 @@
 """A config -> the parts of a run, before anything is computed. Training and planning both use this code."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ class Parts:
     frozen: dict[str, bundle.Bundle]  # Component tree -> the bundle that has it.
     start: dict[str, bundle.Bundle]  # The same for pretrained trees that are trained further.
     trained: tuple[str, ...]
-    image_tag: str | None  # How the tokenizer writes <image>.
+    image_tag: str | Sequence[int] | None  # How the tokenizer writes <image>.
     sources: dict[str, Source]  # Each with its own number of micro-batches.
 
     @property

@@ -85,8 +85,9 @@ class BridgeConfig(Component):
         """
         if not self.at_tag:
             return phi
-        behind = [jnp.pad(begins, ((0, 0), (i, 0)))[:, : phi.shape[1]] for i in range(length)]
-        return jnp.where(jnp.stack(behind).any(axis=0), phi, 0)
+        number = jnp.arange(phi.shape[1])
+        begun = jax.lax.cummax(jnp.where(begins, number, -length), axis=1)
+        return jnp.where(number < begun + length, phi, 0)
 
     def seen(self, at: 'Placement', media: Media, r: int) -> Mask:
         """Which media tokens, r of each image, each token of a text may see."""
@@ -150,7 +151,16 @@ class Bridge(nn.Module):
 
 
 def tags(tokens: Int[Array, 'b l'], tag: tuple[int, ...]) -> Bool[Array, 'b l']:
-    """Where an <image> tag begins, whose tokens these are; nowhere without a tag."""
+    """Where an <image> tag begins, whose tokens these are; nowhere without a tag.
+
+    If they are one token r times, each r of those that stand side by side are a tag.
+    """
+    if (r := len(tag)) > 1 and len(set(tag)) == 1:
+        place, number = tokens == tag[0], jnp.arange(tokens.shape[1])
+        in_row = number - jax.lax.cummax(jnp.where(place, -1, number), axis=1)  # From 1, since the last other token.
+        ahead = jnp.cumsum(jnp.pad(place, ((0, 0), (0, r))), axis=1, dtype=jnp.int32)
+        whole = ahead[:, r - 1 : -1] - ahead[:, :-r] == r - 1
+        return place & (in_row % r == 1) & whole
     begins = jnp.full(tokens.shape, bool(tag))
     for i, piece in enumerate(tag):
         ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.

@@ -1,6 +1,6 @@
 """An MLP for the Perceiver Resampler: the ablation of the paper's table 3, row (vi), which gives no details of its own.
 
-It maps each feature by itself, so that an image has a media token for each place. LLaVA 1.5 has such a connector.
+It maps each feature by itself, so that an image has a media token for each place. LLaVA 1.5's is `projector.py`.
 With ffw_multiplier = depth * (2 + that of the layers) it has as many parameters as `depth` layers of a Perceiver with
 heads * head_dim = width.
 """

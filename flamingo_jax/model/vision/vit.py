@@ -45,6 +45,7 @@ class ViTConfig(VisionConfig):
     patch_bias: whether the patches' map has a bias.
     norm_features: whether the features are taken after the last norm; it is kept in the parameters either way.
     class_feature: whether the class token is the first of the features.
+    unused: layers at the end that the features do not go through; they are kept in the parameters (LLaVA).
     mean, std: of RGB in 0..1, by which pixels are standardised.
     fit: how an image is made square, see `inputs/images.py`.
     """
@@ -62,6 +63,7 @@ class ViTConfig(VisionConfig):
     patch_bias: bool = False
     norm_features: bool = False
     class_feature: bool = False
+    unused: int = 0
     mean: Sequence[float] = CLIP_MEAN
     std: Sequence[float] = CLIP_STD
     fit: str = 'crop'
@@ -77,6 +79,8 @@ class ViTConfig(VisionConfig):
         if self.width % self.heads:
             raise UserError(f'A ViT of width {self.width} cannot have {self.heads} heads, which do not divide it.')
         choose('vision', vars(self), activation=ACTIVATIONS)
+        if not 0 <= self.unused <= self.depth:
+            raise UserError(f'A ViT of {self.depth} layers cannot leave out {self.unused} of them. Change unused.')
         if self.class_feature and not self.class_token:
             raise UserError('A ViT without a class token has no class feature. Set class_feature=False.')
 
@@ -91,7 +95,8 @@ class ViTConfig(VisionConfig):
 
     def operations(self, image_size: int) -> float:
         """Operations of the forward pass; see `VisionConfig`."""
-        return operations(self, image_size, class_tokens=int(self.class_token))
+        used = dataclasses.replace(self, depth=self.depth - self.unused, unused=0)
+        return operations(used, image_size, class_tokens=int(self.class_token))
 
     def trunk(self, dtype: DTypeLike, name: str) -> nn.Module:
         """The module; see `VisionConfig`."""
@@ -155,7 +160,10 @@ class ViT(nn.Module):
         norm: dict[str, Any] = dict(eps=c.norm_eps, axis='vision_out', dtype=self.dtype)
         if c.norm_in:
             x = Norm(**norm, name='norm_in')(x)
-        x = scan_layers(ViTLayer(c, self.dtype, name='layers'), c.depth, x)
+        if used := c.depth - c.unused:
+            x = scan_layers(ViTLayer(c, self.dtype, name='layers'), used, x)
+        if c.unused:  # The compiler leaves out what nothing reads, as it does the norm below.
+            scan_layers(ViTLayer(c, self.dtype, name='unused_layers'), c.unused, x)
         normed = Norm(**norm, name='norm_out')(x)
         x = normed if c.norm_features else x
         return x[:, 1:] if c.class_token and not c.class_feature else x
