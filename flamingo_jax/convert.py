@@ -9,8 +9,10 @@
     python -m flamingo_jax.convert lm --source=FOLDER_OR_GGUF [--first_token=TOKEN] [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
     python -m flamingo_jax.convert idefics --source=FOLDER --out=BUNDLE
+    python -m flamingo_jax.convert mllama --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert to_open_flamingo --source=BUNDLE --out=FILE.pt
     python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
+    python -m flamingo_jax.convert to_mllama --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
     python -m flamingo_jax.convert digests --source=BUNDLE_OR_FEATURES
@@ -35,9 +37,10 @@ lm: a language model, from a Hugging Face folder (config.json, weights, tokenize
 open_flamingo: an OpenFlamingo, from the published file with its trained part, the Hugging Face folder of its language
     model, and the weights of its CLIP. Add --norm_features if it was trained with open_clip >= 2.23.
 idefics: an IDEFICS, from its Hugging Face folder.
-to_open_flamingo, to_idefics: from a bundle back to the original format. Trees that were not trained here are written
-    bit for bit. The file of an OpenFlamingo has only the trained part, like the originals. Convert a run to a bundle
-    first.
+mllama: a Llama 3.2 Vision, from its Hugging Face folder.
+to_open_flamingo, to_idefics, to_mllama: from a bundle back to the original format. Trees that were not trained here
+    are written bit for bit. The file of an OpenFlamingo has only the trained part, like the originals. Convert a run
+    to a bundle first.
 run: the newest checkpoint of a training run with its frozen trees, as one complete bundle; LoRA is merged. --card is
     the beginning of its model card: data, licences, intended use, limits.
 mean: the mean of bundles that differ in what was trained alone, such as a model before and after further training
@@ -101,6 +104,7 @@ from flamingo_jax.checkpoints.model_card import ModelCard
 from flamingo_jax.checkpoints.run_format import Run, open_run
 from flamingo_jax.conversion import gguf_models, hugging_face, language_model_tokenizers, language_models
 from flamingo_jax.conversion import idefics as idefics_folder
+from flamingo_jax.conversion import mllama as mllama_folder
 from flamingo_jax.conversion import open_flamingo as open_flamingo_file
 from flamingo_jax.conversion.beit import read_beit
 from flamingo_jax.conversion.language_model_configs import config_of
@@ -137,8 +141,10 @@ READS = dict(
     lm=('first_token', 'card'),
     open_flamingo=('lm', 'clip', *_VIT),
     idefics=(),
+    mllama=(),
     to_open_flamingo=('lm',),
     to_idefics=('lm',),
+    to_mllama=('lm',),
     run=('card', 'packaged_trunk', 'without_lm', 'lm'),
     mean=('weights', 'lm'),
     digests=(),
@@ -355,8 +361,18 @@ def idefics(source: str, out: str) -> None:
         bundle.save(out, config, params, tokenizer=tokenizer, image_tag='token', card=str(card), progress=True)
 
 
+def mllama(source: str, out: str) -> None:
+    """Writes the bundle of a Llama 3.2 Vision; see `conversion/mllama.py`. Errors as for `idefics`."""
+    with bundle.on_disk(out) as empty:
+        config, params, tokenizer = mllama_folder.convert(source, empty, progress=True)
+        said = 'Its licence is that of its source.'
+        card = ModelCard(f'{pathlib.Path(source).name}, a Llama 3.2 Vision', said, tags=['image-text-to-text'])
+        bundle.save(out, config, params, tokenizer=tokenizer, image_tag='token', card=str(card), progress=True)
+
+
 def export(kind: str, source: str, out: str, lm: str = '') -> None:
-    """Writes a bundle in the original format, bit for bit: 'to_open_flamingo' (a .pt file) or 'to_idefics' (a folder).
+    """Writes a bundle in the original format, bit for bit: 'to_open_flamingo' (a .pt file), 'to_idefics' or
+    'to_mllama' (folders).
 
     lm: the bundle of the language model, if `source` has none.
 
@@ -367,7 +383,7 @@ def export(kind: str, source: str, out: str, lm: str = '') -> None:
     found, path = bundle.read(source, lm), as_path(out)
     if path.exists():
         raise FileExistsError(f'{path} exists already. Remove it, or choose another name.')
-    needed = ('lm', 'vision', 'xattn', *(['resampler'] if kind == 'to_open_flamingo' else []))
+    needed = ('lm', 'vision', 'xattn', *([] if kind == 'to_idefics' else ['resampler']))
     if missing := [name for name in needed if getattr(found.config, name) is None]:
         raise UserError(f'{source} is no Flamingo that could be written so: it has no {", ".join(missing)}.')
     with whole(path) as aside:
@@ -382,11 +398,18 @@ def export(kind: str, source: str, out: str, lm: str = '') -> None:
             _refuse_standardised(found)
             write_torch_checkpoint(aside, tensors)
         else:
-            fields = idefics_folder.fields_of(found.config) | idefics_folder.roles_of(found.tokenizer())
+            folder, tensors = {
+                'to_idefics': (idefics_folder, idefics_folder.idefics_tensors),
+                'to_mllama': (mllama_folder, mllama_folder.mllama_tensors),
+            }[kind]
+            roles = idefics_folder.roles_of(found.tokenizer())
+            fields = folder.fields_of(found.config) | roles
+            if 'text_config' in fields:  # Where transformers looks for them.
+                fields['text_config'] |= roles
             _refuse_standardised(found)
             parts = {name: found.params(name) for name in found.checksums}
-            write_folder(aside, fields, idefics_folder.idefics_tensors(found.config), parts)
-            idefics_folder.write_processor(aside, found.config, found.tokenizer())
+            write_folder(aside, fields, tensors(found.config), parts)
+            folder.write_processor(aside, found.config, found.tokenizer())
 
 
 def _refuse_standardised(found: bundle.Bundle) -> None:
@@ -586,8 +609,8 @@ def main(arguments: list[str]) -> None:
     sources |= dict(mean='bundles, with a comma between them')
     sources |= dict.fromkeys(('clip', 'clip_embedding', 'siglip'), 'a checkpoint file or a Hugging Face folder')
     sources |= dict(beit='a Hugging Face folder')
-    sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder')
-    sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics'), 'a bundle')
+    sources |= dict(open_flamingo='a checkpoint file', idefics='a Hugging Face folder', mllama='a Hugging Face folder')
+    sources |= dict.fromkeys(('to_open_flamingo', 'to_idefics', 'to_mllama'), 'a bundle')
     sources |= dict(digests='a bundle, or a folder of features')
     if len(arguments) != 1 or arguments[0] not in sources:
         commands.refuse(f'Give one kind of conversion: {", ".join(sources)}. Given: {" ".join(arguments) or "none"}.')
@@ -618,7 +641,7 @@ def main(arguments: list[str]) -> None:
 def _convert(kind: str) -> None:
     f = flags.FLAGS
     card = as_path(f.card).read_text(encoding='utf-8') if f.card else ''
-    source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics') else _here(f.source)
+    source = f.source if kind in ('run', 'mean', 'to_open_flamingo', 'to_idefics', 'to_mllama') else _here(f.source)
     trunk = None
     if kind == 'efficientnet':
         trunk = efficientnet(source, f.random_seed)
@@ -644,7 +667,9 @@ def _convert(kind: str) -> None:
         )
     elif kind == 'idefics':
         idefics(source, f.out)
-    elif kind in ('to_open_flamingo', 'to_idefics'):
+    elif kind == 'mllama':
+        mllama(source, f.out)
+    elif kind in ('to_open_flamingo', 'to_idefics', 'to_mllama'):
         export(kind, source, f.out, f.lm)
     elif kind == 'mean':
         try:
