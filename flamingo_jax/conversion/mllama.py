@@ -53,6 +53,22 @@ TEXT_DEFAULTS: dict[str, Any] = dict(
     cross_attention_layers=list(range(3, 40, 5)),
 )
 
+# What matters of the config.json of the published sizes.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    '11b': dict(model_type='mllama', text_config={}, vision_config=dict(image_size=560)),
+    '90b': dict(
+        model_type='mllama',
+        text_config=dict(
+            hidden_size=8192,
+            intermediate_size=28_672,
+            num_hidden_layers=100,
+            num_attention_heads=64,
+            cross_attention_layers=list(range(3, 100, 5)),
+        ),
+        vision_config=dict(image_size=560),
+    ),
+}
+
 
 def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> tuple[FlamingoConfig, Params, Tokenizer]:
     """Reads a Llama 3.2 Vision from its Hugging Face folder, in the dtypes of its tensors.

@@ -9,17 +9,18 @@ import math
 
 import PIL.Image
 
-from flamingo_jax.model.vision.mllama_vit import ARRANGEMENTS
+from flamingo_jax.model.vision.mllama_vit import ARRANGEMENTS, TILES
 
 BILINEAR = PIL.Image.Resampling.BILINEAR
 
 
-def arrangement(width: int, height: int, size: int) -> tuple[int, int]:
-    """Rows and columns of tiles for an image of so many pixels. size: height and width of a tile."""
-    scales = {(r, c): min(size * r / height, size * c / width) for r, c in ARRANGEMENTS}
+def arrangement(width: int, height: int, size: int, tiles: int = TILES) -> tuple[int, int]:
+    """Rows and columns of at most so many tiles for an image of so many pixels. size: height and width of a tile."""
+    possible = [(r, c) for r, c in ARRANGEMENTS if r * c <= tiles]
+    scales = {(r, c): min(size * r / height, size * c / width) for r, c in possible}
     enlarging = [scale for scale in scales.values() if scale >= 1]
     chosen = min(enlarging) if enlarging else max(scales.values())
-    fitting = [tiles for tiles, scale in scales.items() if scale == chosen]
+    fitting = [arranged for arranged, scale in scales.items() if scale == chosen]
     return min(fitting, key=math.prod)
 
 
@@ -34,9 +35,9 @@ def fitted(width: int, height: int, canvas: tuple[int, int], size: int) -> tuple
     return min(math.floor(width * (down / height)) or 1, across), down
 
 
-def of(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
-    """An RGB image on its canvas. size: height and width of a tile, in pixels."""
-    rows, columns = arrangement(*image.size, size)
+def of(image: PIL.Image.Image, size: int, tiles: int = TILES) -> PIL.Image.Image:
+    """An RGB image on its canvas of at most so many tiles. size: height and width of a tile, in pixels."""
+    rows, columns = arrangement(*image.size, size, tiles)
     canvas = PIL.Image.new('RGB', (columns * size, rows * size))
     canvas.paste(image.resize(fitted(*image.size, canvas.size, size), BILINEAR))
     return canvas

@@ -7,6 +7,7 @@ The config of a trunk says how images are made square:
     crop     the shorter side is resized to fit, the centre is cut out (CLIP)
     squash   both sides are resized to fit, the aspect ratio is lost (SigLIP, IDEFICS)
     canvas   not square: on a canvas of up to four squares (`inputs/canvas.py`, Llama 3.2 Vision)
+    tile     on a canvas of one square
 
 An image with transparent parts is put on white, and 'pad' pads it with white: the mean of a cut-out on white is
 neither the colour of the cut-out nor of its background. A padded image is centred.
@@ -81,6 +82,11 @@ class ImageFormat:
         spatial, width = config.vision.spatial(config.image_size), config.vision.width
         return cls(config.image_size, config.fit, spatial, width, trunk, json.dumps(config.to_json()['vision']))
 
+    @property
+    def square(self) -> 'ImageFormat':
+        """The same for images that must be of one shape, such as those of a batch in training."""
+        return dataclasses.replace(self, fit='tile') if self.fit == 'canvas' else self
+
     def blank(self, frames: int, features: bool = False) -> Frames:
         """An empty image of `frames` frames, with the shape and dtype of every other image."""
         if features:
@@ -129,7 +135,7 @@ def to_frames(image: ImageLike, size: int, fit: str = 'pad') -> UInt8[np.ndarray
     as bytes; or, for a video, a list of these or a uint8 array [t height width 3]; or one that is not read yet. An
     animated file gives its first frame.
     size: height and width of the result, or of each tile of a canvas, in pixels. Smaller images are enlarged.
-    fit: 'pad', 'mean', 'crop', 'squash' or 'canvas', see the head of this file.
+    fit: 'pad', 'mean', 'crop', 'squash', 'canvas' or 'tile', see the head of this file.
 
     Orientation from EXIF is applied. Resizing is bicubic with antialiasing. 'crop' and 'squash' are bit for bit those
     of open_clip and transformers with PIL.
@@ -196,6 +202,8 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, 'h
     image = image.convert('RGB')
     if fit == 'canvas':
         return np.asarray(canvas.of(image, size))
+    if fit == 'tile':
+        return np.asarray(canvas.of(image, size, tiles=1))
     if fit not in PADDED:
         return np.asarray(_cropped(image, size, name) if fit == 'crop' else image.resize((size, size), BICUBIC))
 

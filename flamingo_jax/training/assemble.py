@@ -38,9 +38,9 @@ class Parts:
 
     @property
     def image_format(self) -> ImageFormat:
-        """How the model takes its images."""
+        """How the model takes its images, which are of one shape."""
         trunk = self.frozen['vision'].checksums['vision'] if 'vision' in self.frozen else ''
-        return ImageFormat.of(self.model.config, trunk)
+        return ImageFormat.of(self.model.config, trunk).square
 
     def batch_shapes(self, mesh: Mesh) -> dict[str, Batch]:
         """The shapes on the mesh of each data set's batches (`inputs/pipeline.py`). The data sets may be missing."""

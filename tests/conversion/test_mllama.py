@@ -18,7 +18,7 @@ from flamingo_jax.conversion import mllama
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inputs.images import ImageFormat, to_frames
-from flamingo_jax.inputs.prompts import encode_prompt
+from flamingo_jax.inputs.prompts import LLAMA3, chat, encode_prompt
 from flamingo_jax.model.flamingo import Flamingo
 from tests import peers
 
@@ -212,25 +212,16 @@ def test_parameters_of_the_originals(size, count):
     import torch
     import transformers
 
-    config = transformers.MllamaConfig(**published(size))
+    config = transformers.MllamaConfig(**mllama.PUBLISHED[size])
     with torch.device('meta'):
         model = transformers.MllamaForConditionalGeneration(config)
     assert sum(p.numel() for p in model.parameters()) == count
 
 
-def published(size: str) -> dict:
-    """The config.json of a published size, without what does not matter here."""
-    text = dict(vocab_size=128_256, rope_theta=500_000.0)
-    if size == '90b':
-        text |= dict(hidden_size=8192, intermediate_size=28_672, num_hidden_layers=100, num_attention_heads=64)
-        text |= dict(cross_attention_layers=list(range(3, 100, 5)))
-    return dict(model_type='mllama', text_config=text, vision_config=dict(image_size=560))
-
-
 @pytest.mark.parametrize('size, count', [('11b', 10_670_220_835), ('90b', 88_593_355_323)])
 def test_parameters(size, count):
     """Those that transformers has, and the mean and deviation of the features."""
-    config = mllama.config_of(published(size))
+    config = mllama.config_of(mllama.PUBLISHED[size])
     shapes = jax.eval_shape(Flamingo(config).init, jax.random.key(0))
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == count + 2 * config.vision.width
     assert config.media_tokens == 4 * 1601 and config.vision.width == 7680
@@ -383,6 +374,24 @@ def test_canvases():
         assert to_frames(image(*sides), TILE, 'canvas').shape == (1, *shape, 3)
     (frame,) = to_frames(image(20, 33), TILE, 'canvas')
     assert frame[:, :25].any(axis=-1).all() and not frame[:, 25:].any()
+
+
+def test_training_takes_images_of_one_tile():
+    """As the processor's with max_image_tiles=1."""
+    (frame,) = to_frames(image(120, 30), TILE, 'tile')
+    assert frame.shape == (TILE, TILE, 3) and frame[:10].any(axis=-1).all() and not frame[10:].any()
+    assert ImageFormat(TILE, 'canvas').square == ImageFormat(TILE, 'tile')
+    assert ImageFormat(TILE, 'crop').square == ImageFormat(TILE, 'crop')
+
+
+def test_dialogues_are_written_as_llama_3s_template():
+    prompt = chat([SMALL, 'What is it?'], 'A cat.', 'Sure?', system='Be brief.', marks=LLAMA3)
+    said = ''.join('<|image|>' if part is SMALL else part for part in prompt)
+    head = '<|start_header_id|>{}<|end_header_id|>\n\n'.format
+    assert said == (
+        f'{head("system")}Be brief.<|eot_id|>{head("user")}<|image|>What is it?<|eot_id|>{head("assistant")}'
+        f'A cat.<|eot_id|>{head("user")}Sure?<|eot_id|>{head("assistant")}'
+    )
 
 
 def test_prompts_begin_with_bos(ours):

@@ -163,7 +163,9 @@ class MllamaViT(nn.Module):
 
     def gated(self, name: str, number: int, to: Sequence[int], *shape: int) -> Float[Array, '...']:
         """Embeddings of an arrangement's tiles, behind their gate."""
-        table = self.param(name, _normal(0.02, None, None, None, 'vision_out'), (self.arrangements, *shape, to[-1]))
+        table = self.param(
+            name, _normal(0.02, 'tiles', 'tiles', 'positions', 'vision_out'), (self.arrangements, *shape, to[-1])
+        )
         gate = self.param(f'{name}_gate', _gate(0.0), ())
         return spread(jnp.tanh(gate) * table[number].astype(jnp.float32), to, self.dtype)
 
@@ -171,7 +173,7 @@ class MllamaViT(nn.Module):
         """Embeddings of places: those of any tile, and those of this tile of this arrangement, weighed by a gate."""
         shape = self.config.places, self.config.inner
         table = self.param('positions', _normal(shape[1] ** -0.5, 'positions', 'vision_out'), shape)
-        by_tile = _normal(0.02, None, None, 'positions', 'vision_out')
+        by_tile = _normal(0.02, 'tiles', 'tiles', 'positions', 'vision_out')
         of_tiles = self.param('tile_positions', by_tile, (self.arrangements, TILES, *shape))
         gate = jnp.tanh(self.param('positions_gate', _gate(0.0), ()))
         both = (1 - gate) * table.astype(jnp.float32) + gate * of_tiles[number].astype(jnp.float32)
@@ -222,7 +224,7 @@ def _padded(tiles: int, places: int, padding: int) -> Bool[np.ndarray, 's']:
     return np.array([[tile >= tiles or i >= places for i in range(places + padding)] for tile in range(TILES)]).ravel()
 
 
-def _normal(scale: float, *axes: str | None) -> Any:
+def _normal(scale: float, *axes: str) -> Any:
     return nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
 
 
