@@ -10,9 +10,11 @@
     python -m flamingo_jax.convert open_flamingo --source=FILE.pt --lm=FOLDER --clip=FILE --out=BUNDLE
     python -m flamingo_jax.convert idefics --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert llava --source=FOLDER --out=BUNDLE
+    python -m flamingo_jax.convert mllama --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert to_open_flamingo --source=BUNDLE --out=FILE.pt
     python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert to_llava --source=BUNDLE --out=FOLDER
+    python -m flamingo_jax.convert to_mllama --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
     python -m flamingo_jax.convert digests --source=BUNDLE_OR_FEATURES
@@ -36,10 +38,10 @@ lm: a language model, from a Hugging Face folder (config.json, weights, tokenize
     size.
 open_flamingo: an OpenFlamingo, from the published file with its trained part, the Hugging Face folder of its language
     model, and the weights of its CLIP. Add --norm_features if it was trained with open_clip >= 2.23.
-idefics, llava: an IDEFICS or a LLaVA 1.5, from its Hugging Face folder.
-to_open_flamingo, to_idefics, to_llava: from a bundle back to the original format. Trees that were not trained here
-    are written bit for bit. The file of an OpenFlamingo has only the trained part, like the originals. Convert a run to
-    a bundle first.
+idefics, llava, mllama: an IDEFICS, a LLaVA 1.5 or a Llama 3.2 Vision, from its Hugging Face folder.
+to_open_flamingo, to_idefics, to_llava, to_mllama: from a bundle back to the original format. Trees that were not
+    trained here are written bit for bit. The file of an OpenFlamingo has only the trained part, like the originals.
+    Convert a run to a bundle first.
 run: the newest checkpoint of a training run with its frozen trees, as one complete bundle; LoRA is merged. --card is
     the beginning of its model card: data, licences, intended use, limits.
 mean: the mean of bundles that differ in what was trained alone, such as a model before and after further training
@@ -85,7 +87,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from flamingo_jax.checkpoints import add_digests, bundle, bundle_of_run, converted, export, mean
-from flamingo_jax.conversion import beit, idefics, language_model_files, llava, open_flamingo, trunk, vision_trunks, vit
+from flamingo_jax.conversion import (
+    beit,
+    idefics,
+    language_model_files,
+    llava,
+    mllama,
+    open_flamingo,
+    trunk,
+    vision_trunks,
+    vit,
+)
 from flamingo_jax.conversion.converted import Converted
 from flamingo_jax.conversion.local_copy import local_copy
 from flamingo_jax.files import as_path, refuse_existing
@@ -145,9 +157,11 @@ KINDS = dict(
     open_flamingo=Kind(FILE, _published(_open_flamingo), ('lm', 'clip', *OF_VIT)),
     idefics=Kind(FOLDER, _published(idefics.convert)),
     llava=Kind(FOLDER, _published(llava.convert)),
+    mllama=Kind(FOLDER, _published(mllama.convert)),
     to_open_flamingo=Kind('a bundle', export.to_open_flamingo, ('lm',)),
     to_idefics=Kind('a bundle', export.to_idefics, ('lm',)),
     to_llava=Kind('a bundle', export.to_llava, ('lm',)),
+    to_mllama=Kind('a bundle', export.to_mllama, ('lm',)),
     digests=Kind('a bundle, or a folder of features', lambda source, out: add_digests.add_digests(source)),
 )
 

@@ -81,7 +81,7 @@ def compute(
     if vision.config.vision is None:
         raise UserError(f'The bundle {vision.path} has no vision trunk. Give one that has, such as a converted CLIP.')
     vision = dataclasses.replace(vision, config=vision.config.at(image_size)) if image_size else vision
-    image_format = ImageFormat.of(vision.config, vision.checksums['vision'])
+    image_format = ImageFormat.of(vision.config, vision.checksums['vision']).square
     found = {split: _open(open_records(data, split), image_format, frames) for split in splits or splits_of(data)}
     model = Flamingo(vision.config)
     params = {'vision': bundle.as_kept(vision, 'vision', model)}
@@ -113,7 +113,7 @@ def compute(
 
 def description(records: Sequence[dict[str, Any]], data: str, views: int, vision: bundle.Bundle) -> dict[str, Any]:
     """What SPLIT.json says of the features of some records, which are stored in `data`."""
-    image_format = ImageFormat.of(vision.config, vision.checksums['vision'])
+    image_format = ImageFormat.of(vision.config, vision.checksums['vision']).square
     return dict(
         data=fingerprint(records),
         path=str(data),

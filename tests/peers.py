@@ -353,3 +353,53 @@ def assert_same_logits(ours, images: np.ndarray, ids: np.ndarray, expected: np.n
     blind = np.asarray(ours.logits(255 - images, ids))
     assert np.abs(blind - got).max() > 100 * tolerance * np.abs(expected).max()
     return difference
+
+
+def mllama(folder, words: int = WORDS, text: Mapping = MappingProxyType({}), vision: Mapping = MappingProxyType({})):
+    """A Llama 3.2 Vision, saved in `folder` with a tokenizer, which computes what Meta's code does.
+
+    text, vision: of the two parts of its config, where they are not tiny.
+    """
+    import transformers
+
+    size = words + 4
+    ids = dict(pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    sizes = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
+    layers = dict(num_hidden_layers=9, cross_attention_layers=[1, 4, 7], max_position_embeddings=160)
+    rope = dict(rope_type='llama3', rope_theta=1e4, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+    rope |= dict(original_max_position_embeddings=32)
+    trunk = dict(hidden_size=48, attention_heads=4, intermediate_size=80, num_hidden_layers=5, num_global_layers=2)
+    trunk |= dict(image_size=42, patch_size=14, intermediate_layers_indices=[1, 2, 4], vision_output_dim=192)
+    config = transformers.MllamaConfig(
+        text_config=dict(vocab_size=size, rope_parameters=rope) | ids | sizes | layers | dict(text),
+        vision_config=trunk | dict(vision),
+        image_token_index=size,
+    )
+    config._attn_implementation = 'eager'
+    model = randomise(transformers.MllamaForConditionalGeneration(config))
+    model.save_pretrained(folder, max_shard_size='200KB')
+    write_tokenizer(folder, ('<|image|>',), words=words)
+    as_metas(model)
+    return model
+
+
+def as_metas(model) -> None:
+    """Has a transformers Mllama compute what Meta's code does, in the two places where it differs."""
+
+    def before_the_layers(module, args, output):
+        output.hidden_states = (args[0], *output.hidden_states[:-1])
+        return output
+
+    model.model.vision_model.transformer.register_forward_hook(before_the_layers)
+    for layer in model.model.language_model.layers:
+        if not hasattr(layer, 'cross_attn'):
+            continue
+
+        def remember(module, args, kwargs):
+            module.cross_attn.sees = kwargs['full_text_row_masked_out_mask']
+
+        def nothing_where_it_sees_nothing(module, args, output):
+            return (output[0] * module.sees[:, 0], *output[1:])
+
+        layer.register_forward_pre_hook(remember, with_kwargs=True)
+        layer.cross_attn.register_forward_hook(nothing_where_it_sees_nothing)

@@ -5,7 +5,7 @@ import types
 import numpy as np
 
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.conversion import idefics, llava, open_flamingo
+from flamingo_jax.conversion import idefics, llava, mllama, open_flamingo
 from flamingo_jax.conversion.folders import roles_of
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.errors import UserError
@@ -44,10 +44,18 @@ def to_llava(source: str, out: str, lm: str = '') -> None:
     _to_folder(llava, *_open(source, out, lm, needed=('lm', 'vision', 'xattn', 'resampler')))
 
 
+def to_mllama(source: str, out: str, lm: str = '') -> None:
+    """Writes a bundle as the Hugging Face folder of a Llama 3.2 Vision; `lm` and errors as for `to_open_flamingo`."""
+    _to_folder(mllama, *_open(source, out, lm, needed=('lm', 'vision', 'xattn', 'resampler')))
+
+
 def _to_folder(family: types.ModuleType, found: bundle.Bundle, path: Path) -> None:
     """`family`: a module of `conversion/` with `fields_of`, `tensors_of` and `write_processor`."""
     with whole(path) as aside:
-        fields = family.fields_of(found.config) | roles_of(found.tokenizer())
+        roles = roles_of(found.tokenizer())
+        fields = family.fields_of(found.config) | roles
+        if 'text_config' in fields:  # Where transformers looks for them.
+            fields['text_config'] |= roles
         _refuse_standardised(found)
         parts = {name: found.params(name) for name in found.checksums}
         write_folder(aside, fields, family.tensors_of(found.config), parts)

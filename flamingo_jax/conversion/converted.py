@@ -1,6 +1,6 @@
 """A published model as each module of `conversion/` gives it: `checkpoints/converted.py` makes a bundle of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flamingo_jax.inputs.tokenizer import Tokenizer
@@ -17,5 +17,5 @@ class Converted(NamedTuple):
     params: Params  # Its component trees.
     tokenizer: Tokenizer | None  # None for a trunk, which reads no text.
     card: Mapping[str, Any]  # What its model card says (`checkpoints/model_card.py`).
-    image_tag: str | None = None  # How the tokenizer writes <image>; None for a model that reads none.
+    image_tag: str | Sequence[int] | None = None  # How the tokenizer writes <image>; None for a model that reads none.
     report: str = ''  # A line that says what was loaded from where.

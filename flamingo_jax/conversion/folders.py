@@ -42,7 +42,7 @@ def reading_config() -> Iterator[None]:
     """A value of a wrong type in a config.json becomes a UserError."""
     try:
         yield
-    except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise UserError(f'its config.json has an invalid value ({error})') from error
 
 

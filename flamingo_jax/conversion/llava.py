@@ -22,6 +22,7 @@ from flamingo_jax.conversion.converted import Converted
 from flamingo_jax.conversion.folders import (
     BUFFERS,
     NAMES,
+    card_of,
     chat_template,
     language_model,
     reading,

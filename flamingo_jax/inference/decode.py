@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from flamingo_jax.inference.unrolled import Unrolled, apart
 from flamingo_jax.inputs.images import Frames
 from flamingo_jax.model.flamingo import Flamingo, Media, Params, Past, Placement
-from flamingo_jax.model.language_model import KeysValues
+from flamingo_jax.model.language_model import KeysValues, Run
 from flamingo_jax.model.stack import put
 
 
@@ -45,6 +45,7 @@ class Text(NamedTuple):
     position: Int[Array, 'b']  # Position of each row's next token.
     images: Int[Array, 'b']  # The number of images so far.
     parts: tuple[Part, ...] = ()
+    run: Run | None = None  # The images side by side at its end, if the bridge shows several.
 
 
 class Prompts(NamedTuple):
@@ -91,6 +92,7 @@ def resample(model: Flamingo, params: Params, images: Sequence[Frames]) -> list[
         # Powers of two: few programs, and no padding images. The trunk takes a video's frames as so many images.
         first = images[group[0]]
         fit = max(most // len(first), power_of_two(devices)) if first.dtype == np.uint8 else most
+        fit = min(fit, model.config.vision.at_once)
         while group:
             size = 1 << (min(fit, len(group)).bit_length() - 1)
             frames = [images[i] for i in group[:size]]
@@ -174,7 +176,10 @@ def extend(
     l = tokens.shape[1]
     valid = jnp.ones(tokens.shape, bool) if valid is None else valid
     all_valid = put(text.valid, valid, text.end, axis=-1)
-    phi = model.phi(jnp.where(valid, tokens, -1), before=text.images)
+    there = jnp.where(valid, tokens, -1)
+    phi = model.phi(there, before=text.images)
+    c = model.config
+    run = c.xattn and c.xattn.run(there, c.image_tag, phi, text.run)
     not_after = jnp.arange(text.valid.shape[1]) <= (text.end[..., None] + jnp.arange(l))[..., None]
     own_positions = (text.position - text.valid.sum(axis=1))[:, None] + _places(all_valid)
     shared = [_for_rows(len(tokens), (part.valid, part.positions)) for part in text.parts]
@@ -183,6 +188,7 @@ def extend(
         text.position[:, None] + _places(valid),
         mask=jnp.concatenate([*mask, all_valid[:, None] & not_after], axis=2),
         phi=phi,
+        run=run,
     )
     past = Past(
         text.cache,
@@ -199,6 +205,7 @@ def extend(
         text.position + added,
         jnp.maximum(text.images, phi.max(axis=1)),
         text.parts,
+        jax.tree.map(lambda x: x[:, -1], run),
     )
     return model.unembed(params, y[:, -1:] if last_only else y), text
 
@@ -206,9 +213,9 @@ def extend(
 def fork(model: Flamingo, text: Text, times: int, room: int) -> Text:
     """Each row goes on as `times` rows, which share it, with room for so many tokens each."""
     own_positions = (text.position - text.valid.sum(axis=1))[:, None] + _places(text.valid)
-    position, images = (jnp.repeat(x, times) for x in (text.position, text.images))
+    position, images, run = jax.tree.map(lambda x: jnp.repeat(x, times), (text.position, text.images, text.run))
     parts = *text.parts, Part(text.cache, text.valid, own_positions)
-    return _with_room(model, len(position), room, position, images, parts)
+    return _with_room(model, len(position), room, position, images, parts)._replace(run=run)
 
 
 def begin(model: Flamingo, media: Media | None, text: Text, times: int, room: int) -> tuple[Media | None, Text]:
@@ -248,7 +255,9 @@ def alone(text: Text, places: int) -> Text:
         return lengthen(x, places, axis=-2)
 
     cache = jax.tree.map(side_by_side, *(part.cache for part in every))
-    return Text(cache, jnp.arange(places) < text.position[:, None], text.position, text.position, text.images)
+    return Text(
+        cache, jnp.arange(places) < text.position[:, None], text.position, text.position, text.images, run=text.run
+    )
 
 
 def lengthen(x: Array, length: int, axis: int) -> Array:

@@ -6,6 +6,8 @@ The config of a trunk says how images are made square:
     mean     the same, padded with the mean of the trunk's training images, which normalises to 0 (paper)
     crop     the shorter side is resized to fit, the centre is cut out (CLIP)
     squash   both sides are resized to fit, the aspect ratio is lost (SigLIP, IDEFICS)
+    canvas   not square: on a canvas of up to four squares (`inputs/canvas.py`, Llama 3.2 Vision)
+    tile     on a canvas of one square
 
 An image with transparent parts is put on white, and 'pad' pads it with white: the mean of a cut-out on white is
 neither the colour of the cut-out nor of its background. A padded image is centred.
@@ -29,6 +31,7 @@ from jaxtyping import UInt8
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import read_bytes
+from flamingo_jax.inputs import canvas
 from flamingo_jax.model.config import FlamingoConfig
 
 # The frames of one image: pixels uint8 [t height width 3], or the trunk's features [t s d_v].
@@ -79,6 +82,11 @@ class ImageFormat:
         spatial, width = config.vision.spatial(config.image_size), config.vision.width
         return cls(config.image_size, config.fit, spatial, width, trunk, json.dumps(config.to_json()['vision']))
 
+    @property
+    def square(self) -> 'ImageFormat':
+        """The same for images that must be of one shape, such as those of a batch in training."""
+        return dataclasses.replace(self, fit='tile') if self.fit == 'canvas' else self
+
     def blank(self, frames: int, features: bool = False) -> Frames:
         """An empty image of `frames` frames, with the shape and dtype of every other image."""
         if features:
@@ -120,14 +128,14 @@ def of_decoder(error: Exception) -> bool:
     return not isinstance(error, MemoryError) and getattr(error, 'errno', None) in (None, errno.EINVAL)
 
 
-def to_frames(image: ImageLike, size: int, fit: str = 'pad') -> UInt8[np.ndarray, 't {size} {size} 3']:
+def to_frames(image: ImageLike, size: int, fit: str = 'pad') -> UInt8[np.ndarray, 't height width 3']:
     """The frames of an image, fitted into squares.
 
     image: a PIL image; a uint8 array [height width], [height width 3] or [height width 4]; a path; an encoded file
     as bytes; or, for a video, a list of these or a uint8 array [t height width 3]; or one that is not read yet. An
     animated file gives its first frame.
-    size: height and width of the result, in pixels. Smaller images are enlarged.
-    fit: 'pad', 'mean', 'crop' or 'squash', see the head of this file.
+    size: height and width of the result, or of each tile of a canvas, in pixels. Smaller images are enlarged.
+    fit: 'pad', 'mean', 'crop', 'squash', 'canvas' or 'tile', see the head of this file.
 
     Orientation from EXIF is applied. Resizing is bicubic with antialiasing. 'crop' and 'squash' are bit for bit those
     of open_clip and transformers with PIL.
@@ -180,7 +188,7 @@ def _is_video(image: ImageLike) -> bool:
     return isinstance(image, list | tuple) or (isinstance(image, np.ndarray) and image.ndim == 4)
 
 
-def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{size} {size} 3']:
+def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, 'height width 3']:
     if isinstance(still, str | os.PathLike):
         name = f'{name} ({os.fspath(still)})' if name.startswith('frame') else os.fspath(still)
     image = _load(still, name, size if fit in PADDED else None)
@@ -192,6 +200,10 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, '{
             white = PIL.Image.new('RGBA', image.size, 'white')
             image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
     image = image.convert('RGB')
+    if fit == 'canvas':
+        return np.asarray(canvas.of(image, size))
+    if fit == 'tile':
+        return np.asarray(canvas.of(image, size, tiles=1))
     if fit not in PADDED:
         return np.asarray(_cropped(image, size, name) if fit == 'crop' else image.resize((size, size), BICUBIC))
 

@@ -28,14 +28,34 @@ IMAGE_LIKE = Image.Image | np.ndarray | pathlib.Path | bytes | Unread
 Prompt = Sequence[Any] | IMAGE_LIKE
 UTTERANCE_END = ENDS_OF_CHUNK[-1]
 ORIENTATION = 0x0112  # In EXIF.
+
+
+class ChatMarks(NamedTuple):
+    """What stands around the turns of a dialogue."""
+
+    tells: str
+    asks: str
+    ends_turn: str
+    answers: str
+    between: str  # Turns.
+
+
 # The marks of ChatML.
 TELLS, ASKS, ENDS_TURN = '<|im_start|>system\n', '<|im_start|>user\n', '<|im_end|>'
 ANSWERS = f'{ENDS_TURN}\n<|im_start|>assistant\n'
+CHATML = ChatMarks(TELLS, ASKS, ENDS_TURN, ANSWERS, between='\n')
+_ROLE = '<|start_header_id|>{}<|end_header_id|>\n\n'
+LLAMA3 = ChatMarks(
+    *(_ROLE.format(role) for role in ('system', 'user')),
+    ends_turn='<|eot_id|>',
+    answers='<|eot_id|>' + _ROLE.format('assistant'),
+    between='',
+)
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
-def chat(*turns: Prompt | str, system: str = '') -> list[Any]:
-    """The prompt of a dialogue, marked as ChatML: so SmolLM2 and Qwen chat.
+def chat(*turns: Prompt | str, system: str = '', marks: ChatMarks = CHATML) -> list[Any]:
+    """The prompt of a dialogue, marked as ChatML: so SmolLM2 and Qwen chat. With `LLAMA3`, so Llama 3.2 Vision does.
 
         chat([image, ' What is it like?'])
         chat([image, ' What is it like?'], 'It is a spider.', 'Write a poem about it.')
@@ -47,13 +67,15 @@ def chat(*turns: Prompt | str, system: str = '') -> list[Any]:
     Args:
       turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and images.
       system: what the model is told before the dialogue; '' for nothing.
+      marks: CHATML or LLAMA3.
 
     Of a model whose tokenizer has no such marks (`chats`), they are mere text.
     """
     prompt: list[Any] = []
-    told = f'{TELLS}{mere(system)}{ENDS_TURN}\n' if system else ''
+    told = f'{marks.tells}{mere(system)}{marks.ends_turn}{marks.between}' if system else ''
     for i, turn in enumerate(turns):
-        begin, end = ('', ENDS_TURN) if i % 2 else (('\n' if i else told) + ASKS, ANSWERS)
+        asks = (marks.between if i else told) + marks.asks
+        begin, end = ('', marks.ends_turn) if i % 2 else (asks, marks.answers)
         said = [mere(item) if isinstance(item, str) else item for item in items(turn)]
         for is_text, group in itertools.groupby([begin, *said, end], lambda item: isinstance(item, str)):
             parts = list(group)

@@ -69,6 +69,7 @@ class FlamingoConfig:
     image_tag: tuple[int, ...] = ()  # The tokens of '<image>': several pieces of plain text, or one extra token.
     extra_tokens: tuple[str, ...] = ()  # Learnt tokens beyond the language model's; ids follow its vocabulary.
     extra_tied: bool = False  # Whether their output rows are their input rows (OpenFlamingo with a tied LM).
+    extra_unwritten: bool = False  # Whether they have no output rows, so that no text is continued by them.
     image_size: int = 320  # Height and width of the images, in pixels.
     lora: LoraConfig | None = None  # Only during fine-tuning; a bundle has it merged into the language model.
     contrastive: ContrastiveConfig | None = None  # Makes it two towers, a trunk and a text tower, without a Flamingo.

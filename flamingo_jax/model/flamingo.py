@@ -46,6 +46,7 @@ from flamingo_jax.ranges import choose
 
 Params = dict[str, Any]
 Pixels = UInt8[Array, 'b n t height width 3'] | Float[Array, 'b n t height width 3']
+NEVER = jnp.finfo(jnp.float32).min  # The logit of a token that is never written.
 # Features that the trunk computed before, or pixels. Each of c rows serves b / c rows of text, one after the other.
 Images = (
     Float[Array, 'c n t s d_v'] | UInt8[Array, 'c n t height width 3'] | Float[Array, 'c n t height width 3'] | None
@@ -165,7 +166,9 @@ class Flamingo:
         if document is not None:  # Positions begin anew with each document, and attention ends with it.
             begins = jnp.diff(document, axis=1, prepend=-1) != 0
             positions = positions - jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
-        return Placement(positions, Segments(document, document, causal=True), self.phi(tokens, phi), document)
+        phi, c = self.phi(tokens, phi), self.config
+        run = c.xattn and c.xattn.run(tokens, c.image_tag, phi)
+        return Placement(positions, Segments(document, document, causal=True), phi, document, run)
 
     def phi(
         self,
@@ -248,7 +251,9 @@ class Flamingo:
         embedder = {'params': params['lm']['embedder']}
         y = self.embedder.apply(embedder, y, method='normalise')
         logits = self.embedder.apply(embedder, y, method='logits')
-        if self.config.extra_tokens:
+        if self.config.extra_unwritten:
+            logits = jnp.pad(logits, ((0, 0), (0, 0), (0, len(self.config.extra_tokens))), constant_values=NEVER)
+        elif self.config.extra_tokens:
             rows = params['extra_tokens']['input' if self.config.extra_tied else 'output'].astype(self.dtype)
             logits = jnp.concatenate([logits, product('bld,ed->ble', y, rows)], axis=-1)
         return soft_cap(logits, self.config.lm.logit_cap)

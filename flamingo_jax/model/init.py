@@ -49,7 +49,7 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         rows_in = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
         rows_out = nn.with_logical_partitioning(nn.initializers.normal(c.lm.width**-0.5), axes)
         params['extra_tokens'] = {'input': rows_in(keys['extra_input'], shape)}
-        if not c.extra_tied:
+        if not (c.extra_tied or c.extra_unwritten):
             params['extra_tokens']['output'] = rows_out(keys['extra_output'], shape)
     return params
 

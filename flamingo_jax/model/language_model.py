@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.model import quantised
@@ -96,6 +96,13 @@ class KeysValues(NamedTuple):
     v: Float[Array, '*depth b g m k']
 
 
+class Run(NamedTuple):
+    """The images that stand side by side, up to a token or before it."""
+
+    first: Int[Array, 'b *l']  # The number of the first, 0 = none.
+    open: Bool[Array, 'b *l']  # Whether the token is an image's, so that an image after it stands beside them.
+
+
 class Placement(NamedTuple):
     """Where the tokens of a text stand, and what they may see."""
 
@@ -103,6 +110,7 @@ class Placement(NamedTuple):
     mask: Mask  # Of the self-attention; the keys are the text's own, or the past's.
     phi: Int[Array, 'b l']  # Which image each token may see, 0 = none.
     document: Int[Array, 'b l'] | None = None  # Which document of its row each belongs to, if rows hold several.
+    run: Run | None = None  # Which images each may see beside that, if the bridge shows several.
 
 
 class Past(NamedTuple):

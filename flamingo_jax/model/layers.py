@@ -7,7 +7,7 @@ The table in `parallel/rules.py` maps these names to mesh axes.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -25,6 +25,7 @@ def squared_relu(x: Float[Array, '...']) -> Float[Array, '...']:
     return jnp.square(jax.nn.relu(x))
 
 
+T = TypeVar('T')
 NORMS = ('rms', 'layer')
 ACTIVATIONS = {
     'squared_relu': squared_relu,
@@ -95,16 +96,17 @@ def stored(
 def scan_layers(
     layer: nn.Module,
     depth: int,
-    x: Float[Array, '...'],
+    x: T,
     *others: Any,
     in_axes: Any = nn.broadcast,
     remat: bool = False,
-) -> Float[Array, '...']:
+) -> T:
     """x, passed through layers of one kind, whose parameters are stacked: compile time does not grow with depth.
 
     Args:
       layer: maps x and the others to a new x. It belongs to the compact module that calls this function.
       depth: the number of layers.
+      x: an array, or several in a tuple.
       others: what else a layer takes.
       in_axes: the others' dimension of layers; by default, all layers take the same.
       remat: whether the backward pass computes each layer again.

@@ -33,6 +33,7 @@ RULES = (
     ('projection', None),  # Between two widths.
     ('positions', None),
     ('frames', None),
+    ('tiles', None),  # And their arrangements.
     ('latents', None),
     ('extra_tokens', None),
     ('rank', None),

@@ -39,9 +39,9 @@ class Parts:
 
     @property
     def image_format(self) -> ImageFormat:
-        """How the model takes its images."""
+        """How the model takes its images, which are of one shape."""
         trunk = self.frozen['vision'].checksums['vision'] if 'vision' in self.frozen else ''
-        return ImageFormat.of(self.model.config, trunk)
+        return ImageFormat.of(self.model.config, trunk).square
 
     def batch_shapes(self, mesh: Mesh) -> dict[str, Batch]:
         """The shapes on the mesh of each data set's batches (`inputs/pipeline.py`). The data sets may be missing."""
@@ -136,7 +136,7 @@ def assemble(config: ConfigDict, device: Any = None, all_here: bool = True) -> P
     return Parts(model, tokenizer, found, start, trained, tag, sources)
 
 
-_Found = tuple[dict[str, Any], dict[str, bundle.Bundle], Tokenizer, str | None]
+_Found = tuple[dict[str, Any], dict[str, bundle.Bundle], Tokenizer, str | Sequence[int] | None]
 
 
 def _from_start(config: ConfigDict) -> _Found:

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.attention import Mask, Segments
 from flamingo_jax.model.component import Component, build, find
+from flamingo_jax.model.language_model import Run
 
 if TYPE_CHECKING:
     from flamingo_jax.model.config import FlamingoConfig
@@ -61,6 +62,7 @@ class BridgeConfig(Component):
 
     at_tag: ClassVar[bool] = False  # Whether only the tokens of an image's tag see it.
     only_last_image: ClassVar[bool] = True  # Whether a token sees the last image before it, or all of them.
+    together: ClassVar[bool] = False  # Whether it sees those that stand side by side with the last.
     takes_places: ClassVar[bool] = False  # Whether an image's tag has a token for each of its media tokens.
     acts_on_text: ClassVar[bool] = True  # Whether text is changed that sees no image.
     attends: ClassVar[bool] = True  # Whether there is cross-attention, whose weights can be looked at.
@@ -88,6 +90,19 @@ class BridgeConfig(Component):
         number = jnp.arange(phi.shape[1])
         begun = jax.lax.cummax(jnp.where(begins, number, -length), axis=1)
         return jnp.where(number < begun + length, phi, 0)
+
+    def run(
+        self, tokens: Int[Array, 'b l'], tag: tuple[int, ...], phi: Int[Array, 'b l'], before: Run | None = None
+    ) -> Run | None:
+        """The images side by side, for each token; None if the text sees one image, or all (`together`).
+
+        Args:
+          tokens: negative on padding.
+          tag: of an image, of one token.
+          phi: the number of images up to each token.
+          before: of the last token before these, [b].
+        """
+        return runs(tokens, tags(tokens, tag), phi, before) if self.together else None
 
     def seen(self, at: 'Placement', media: Media, r: int) -> Mask:
         """Which media tokens, r of each image, each token of a text may see."""
@@ -166,6 +181,22 @@ def tags(tokens: Int[Array, 'b l'], tag: tuple[int, ...]) -> Bool[Array, 'b l']:
         ahead = jnp.pad(tokens, ((0, 0), (0, i)), constant_values=-1)[:, i:]  # A tag may be longer than a text.
         begins &= ahead == piece
     return begins
+
+
+def runs(
+    tokens: Int[Array, 'b l'], begins: Bool[Array, 'b l'], phi: Int[Array, 'b l'], before: Run | None = None
+) -> Run:
+    """The images that stand side by side, up to each token. begins: where a tag begins; else as `BridgeConfig.run`.
+
+    For text 0, images 1 2, text, image 3, text the first is 0 1 1 1 3 3. Padding does not stand between images.
+    """
+    b, l = tokens.shape
+    before = before or Run(jnp.zeros(b, jnp.int32), jnp.zeros(b, bool))
+    last = jax.lax.cummax(jnp.where(tokens >= 0, jnp.arange(l), -1), axis=1)  # Of the tokens that are no padding.
+    open = jnp.where(last < 0, before.open[:, None], jnp.take_along_axis(begins, jnp.maximum(last, 0), axis=1))
+    was_open = jnp.concatenate([before.open[:, None], open[:, :-1]], axis=1)
+    first = jax.lax.cummax(jnp.where(begins & ~was_open, phi, 0), axis=1)
+    return Run(jnp.maximum(first, before.first[:, None]), open)
 
 
 def media_mask(

@@ -19,6 +19,7 @@ class VisionConfig:
     fit: ClassVar[str] = 'pad'  # How an image is made square, see `inputs/images.py`.
     float32_only: ClassVar[bool] = False  # Whether it is stored and computed in float32 whatever the model's dtype.
     without_resampler: ClassVar[bool] = False  # Whether its features are few enough to be media tokens themselves.
+    at_once: ClassVar[int] = 2**30  # Most images of a batch, where their attention would not fit the memory.
     # A trunk that computes once what depends on no image has a method here: its tree in float32, boxed or not -> the
     # tree as a model keeps it that does not train it.
     kept: ClassVar[Callable[..., dict[str, Any]] | None] = None

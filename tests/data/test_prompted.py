@@ -4,8 +4,8 @@ import json
 
 import PIL.Image
 
+from data.prompted import build as prompted
 from flamingo_jax.building.document import Document
-from flamingo_jax.building.readers import comfyui
 from flamingo_jax.building.readers.folder import ImageFolder
 
 A_FOX = 'A fox runs through the snow, seen from above.'
@@ -39,7 +39,7 @@ def test_a_prompt_is_the_one_text_that_a_workflow_has(tmp_path):
             frames[0].save(tmp_path / f'{name}-1.webp', **rest)
     index = tmp_path / 'index.json'
     index.write_text(json.dumps([dict(templates=[one for one, _ in workflows.values()])]))
-    made = list(comfyui.read(str(index), 'index.json', ImageFolder(str(tmp_path))))
+    made = list(prompted.read(str(index), 'index.json', ImageFolder(str(tmp_path))))
     documents = {one.id: one for one in made if isinstance(one, Document)}
     assert {id: list(one.texts) for id, one in documents.items()} == dict.fromkeys(
         ('fox', 'within', 'moves'), ['', A_FOX]
