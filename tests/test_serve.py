@@ -307,7 +307,8 @@ def test_nobody_learns_which_files_there_are(tokenizer, chatting):
         encode([name], tokenizer)
     built = prompt_of([Message('user', [name[:-2], name[-2:]])], tokenizer)
     assert encode(built, tokenizer).tokens == [*tokenizer.begin, *tokenizer.encode(name)]
-    encode(prompt_of([Message('user', [A, name, B])], chatting.tokenizer), chatting.tokenizer)
+    image = np.zeros((16, 16, 3), np.uint8)
+    encode(prompt_of([Message('user', [image, name, image])], chatting.tokenizer), chatting.tokenizer)
 
 
 HOLE = url(b'not an image')
