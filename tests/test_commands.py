@@ -249,7 +249,7 @@ def test_generate_looks_at_the_prompt_before_it_reads_a_model(pretrained, tmp_pa
     assert (done.returncode, done.stdout) == (1, '') and says in done.stderr, done.stderr
 
 
-NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'demo', 'inputs.tokenizer')
+NAMES = ('train', 'evaluate', 'compare', 'generate', 'convert', 'features', 'plan', 'demo', 'serve', 'inputs.tokenizer')
 
 
 @pytest.mark.parametrize('name', [*NAMES, 'quickstart'])

@@ -27,11 +27,12 @@ import PIL.Image
 import pytest
 import uvicorn
 
-from flamingo_jax.demo import cards, server, uploads
+from flamingo_jax.demo import cards, server
 from flamingo_jax.demo.ready import ready_sets
 from flamingo_jax.inference import serving
 from flamingo_jax.inputs.images import ImageError, ImageFormat
 from flamingo_jax.inputs.prompts import chat
+from flamingo_jax.serving import uploads
 
 ROOT = pathlib.Path(__file__).parents[1]
 FORMAT = ImageFormat(16)

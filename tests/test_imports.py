@@ -13,7 +13,7 @@ ROOMS = (*PRODUCT, 'research')
 # The folders of the package. Each imports those below it; those of one line do not import each other.
 DOWN = (
     {'demo', 'lmms_eval'},
-    {'planning'},
+    {'planning', 'serving'},
     {'evaluation', 'training'},
     {'inference'},
     {'checkpoints'},

@@ -11,11 +11,8 @@ import contextlib
 import dataclasses
 import http.client
 import io
-import ipaddress
 import pathlib
 import re
-import socket
-import ssl
 import threading
 import time
 import urllib.parse
@@ -26,6 +23,7 @@ from tqdm import tqdm
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from flamingo_jax.addresses import PinnedConnection, addresses_of, is_public
 from flamingo_jax.building import warc
 from flamingo_jax.building.optouts import AGENT, FILE_BYTES, opted_out, read_reservations, read_robots, reserved
 from flamingo_jax.building.page import join
@@ -230,7 +228,7 @@ class Host:
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._last = time.monotonic()
         self._next = self._last + self._how.apart
-        connection = _Connection(
+        connection = PinnedConnection(
             parts.hostname, port, address, secure=parts.scheme == 'https', timeout=self._how.timeout
         )
         try:
@@ -259,36 +257,12 @@ class Host:
     def _address(self, host: str, port: int) -> str:
         """An address of a host, of which all are public."""
         try:
-            found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+            found = addresses_of(host, port)
         except (OSError, UnicodeError) as error:
             raise Refused('image_unreachable') from error
         if not self._how.private_networks and not all(map(is_public, found)):
             raise Refused('image_private_network')
-        return min(found, key=lambda one: (':' in one, one))
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is on the public internet: not this machine, its network, or a way around that."""
-    one = ipaddress.ip_address(address.split('%')[0])
-    inner = getattr(one, 'ipv4_mapped', None)
-    if inner is not None:
-        one = inner
-    if one.version == 6 and (one.sixtofour or one.teredo or one in ipaddress.ip_network('64:ff9b::/96')):
-        return False
-    return one.is_global and not one.is_multicast and not one.is_reserved
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection to an address that was checked before. The name is for TLS and the header Host."""
-
-    def __init__(self, host: str, port: int, address: str, secure: bool, timeout: float):
-        super().__init__(host, port, timeout=timeout)
-        self._address, self._secure = address, secure
-
-    def connect(self) -> None:
-        self.sock = socket.create_connection((self._address, self.port), self.timeout)
-        if self._secure:
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+        return found[0]
 
 
 class _Writer:

@@ -29,17 +29,7 @@ import socket
 import sys
 import webbrowser
 
-
-def listen(port: int) -> socket.socket:
-    """A socket on the loopback. Ends the command if the port is taken, before the model is loaded."""
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind(('127.0.0.1', port))
-        found.listen()
-    except OSError as error:
-        commands.refuse(f'Port {port} cannot be used ({error.strerror}). Choose another with --port, or 0 for any.')
-    return found
+from flamingo_jax.serving.listen import listen
 
 
 def main() -> None:

@@ -15,15 +15,12 @@ One engine (`inference/serving.py`) writes the answers of several people togethe
 model between two steps. When a browser closes a request, no further step of it is run.
 """
 
-import base64
-import binascii
 import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import importlib.resources
 import json
-import re
 import traceback
 from asyncio import get_running_loop, wrap_future
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,7 +37,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from flamingo_jax import commands
-from flamingo_jax.demo import cards, uploads
+from flamingo_jax.demo import cards
 from flamingo_jax.demo.ready import Ready
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference.inspection import look
@@ -50,6 +47,9 @@ from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.images import to_frames
 from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chats
 from flamingo_jax.inputs.tokenizer import QUOTE
+from flamingo_jax.serving import uploads
+from flamingo_jax.serving.images import frames_of
+from flamingo_jax.serving.requests import body, from_data_url, json_object, require_numbers, to_data_url
 from flamingo_jax.tasks.nearest import nearest_neighbour, pooled
 
 BROKEN = 'The server has an error of its own. Its terminal shows more.'
@@ -72,10 +72,10 @@ HEADERS = {
 }
 
 
-# What a visitor may set, from and to.
+# What a visitor may set: type, from and to.
 BOUNDS = dict(
-    max_new_tokens=(1, 256), num_beams=(1, 10), temperature=(0, 10), top_k=(0, 10**6), top_p=(0.01, 1),
-    seed=(0, 2**31 - 1),
+    max_new_tokens=(int, 1, 256), num_beams=(int, 1, 10), temperature=(float, 0, 10), top_k=(int, 0, 10**6),
+    top_p=(float, 0.01, 1), seed=(int, 0, 2**31 - 1),
 )  # fmt: skip
 
 
@@ -83,12 +83,7 @@ def sampling_of(given: Any) -> Sampling:
     """How a request wants its answer written. ValueError names the setting that is wrong, and its bounds."""
     if not isinstance(given, dict) or set(given) - set(BOUNDS):
         raise UserError(f'The settings are not valid. They are {", ".join(BOUNDS)}.')
-    for name, value in given.items():
-        low, high = BOUNDS[name]
-        whole = isinstance(getattr(Sampling, name), int)
-        right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not right or not low <= value <= high:
-            raise UserError(f'{name} must be a {"whole " * whole}number from {low} to {high}, not {value!r}.')
+    require_numbers(given, BOUNDS)
     return Sampling(**given)
 
 
@@ -97,8 +92,7 @@ class Model:
 
     def __init__(self, engine: Engine):
         self.engine, self.flamingo = engine, engine.flamingo
-        resampler = self.flamingo.config.resampler
-        self.frames = 1 if resampler is None else resampler.frames or 8  # Of a video.
+        self.frames = frames_of(self.flamingo.config)
         # Features are computed once an image, also when another prompt shows it again.
         self._features = functools.lru_cache(maxsize=128)(self._compute)
 
@@ -120,7 +114,7 @@ class Model:
 
     def image(self, item: Any) -> Float[np.ndarray, 't s d_v']:
         """The features of a request's image."""
-        return self._features(tuple(map(_from_url, _frames(item))))
+        return self._features(tuple(map(from_data_url, _frames(item))))
 
     def ask(self, asked: dict[str, Any]) -> tuple[list[str | np.ndarray], Answer]:
         """The prompt, and its answer while it is written."""
@@ -208,13 +202,13 @@ def make_app(
         return JSONResponse(about)
 
     async def image(request: Request) -> Response:
-        data = await _body(request, uploads.BYTES)
+        data = await body(request, uploads.BYTES)
         video = request.headers.get('content-type', '').startswith('video/')
         frames = await on(decoder, uploads.prepare, data, flamingo.image_format, model.frames, video)
-        return JSONResponse(dict(frames=[_to_url(frame) for frame in frames]))
+        return JSONResponse(dict(frames=[to_data_url(frame) for frame in frames]))
 
     async def answer(request: Request) -> Response:
-        asked = await _json(request)
+        asked = await json_object(request, PROMPT_BYTES)
         prompt, answer = await on_engine(model.ask, asked)
 
         async def write() -> AsyncIterator[str]:
@@ -237,7 +231,7 @@ def make_app(
 
     def ask(method: Callable[[dict[str, Any]], dict[str, Any]]):
         async def endpoint(request: Request) -> Response:
-            return JSONResponse(await on_engine(method, await _json(request)))
+            return JSONResponse(await on_engine(method, await json_object(request, PROMPT_BYTES)))
 
         return endpoint
 
@@ -298,26 +292,6 @@ class _SameOrigin:
         return await self.app(scope, receive, with_headers)
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """A request's body. HTTPException if it is longer than `most` bytes, without reading the rest."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise HTTPException(413, f'This is larger than {most / 2**20:.0f} MiB. Send less.')
-        parts.append(part)
-    return b''.join(parts)
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    data = await _body(request, PROMPT_BYTES)
-    with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(data)
-        if isinstance(found, dict):
-            return found
-    raise HTTPException(400, 'The request is not a JSON object.')
-
-
 def _line(**fields: Any) -> str:
     return json.dumps(fields) + '\n'
 
@@ -338,25 +312,12 @@ def _frames(item: Any) -> list[Any]:
     return frames
 
 
-def _from_url(url: Any) -> bytes:
-    """The bytes of a data URL. ValueError if it is none."""
-    found = re.fullmatch(r'data:[\w/+.-]*;base64,([A-Za-z0-9+/=]*)', url) if isinstance(url, str) else None
-    with contextlib.suppress(binascii.Error):
-        if found:
-            return base64.b64decode(found[1], validate=True)
-    raise UserError('A frame is not a data URL of an image in base64.')
-
-
-def _to_url(data: bytes) -> str:
-    return f'data:image/{uploads.check(data)[0].lower()};base64,{base64.b64encode(data).decode()}'
-
-
 def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: str) -> dict[str, Any]:
     """What the page says of the model, and offers."""
     c = flamingo.config
 
     def card(card) -> dict[str, Any]:
-        return dict(name=card.name, frames=[_to_url(frame) for frame in card.frames], text=card.text)
+        return dict(name=card.name, frames=[to_data_url(frame) for frame in card.frames], text=card.text)
 
     return dict(
         checkpoint=checkpoint,

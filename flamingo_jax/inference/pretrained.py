@@ -420,6 +420,24 @@ class Pretrained(DualEncoder):
         scores = np.concatenate(scores, axis=1)[:number]
         return scores if several else scores[0]
 
+    def likelihoods(self, prompt: Prompt, answer: Sequence[int], k: int = 1) -> search.Likelihoods:
+        """The log-probability of each token of an answer, and the k likeliest ones at its place, as NumPy arrays.
+
+        Args:
+          prompt: as for `generate`, one.
+          answer: tokens, at least one, such as those of `write`.
+
+        ValueError: the prompt is not valid, or both together exceed the context.
+        """
+        if not len(answer):
+            raise UserError('The answer has no tokens. Give at least one.')
+        read = self.read(meshes.fill(self.mesh, [prompt]), len(answer))
+        tokens = np.zeros(_room(len(answer)), np.int32)
+        tokens[: len(answer)] = answer
+        with rules.activations(self.mesh):
+            found = search.likelihoods(self.model, self.params, read, tokens, k)
+        return search.Likelihoods(*(np.asarray(x)[: len(answer)] for x in found))
+
     def choose(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[int]:
         """The index of the candidate with the highest `score` for each prompt, found without scoring all.
 

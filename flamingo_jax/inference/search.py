@@ -269,3 +269,29 @@ def score(
         logp = jnp.take_along_axis(jax.nn.log_softmax(after), candidates[:, :, 1:, None], axis=3)[..., 0]
         total += jnp.where(valid[..., 1:], logp, 0.0).sum(axis=-1)
     return total
+
+
+class Likelihoods(NamedTuple):
+    """Natural logarithms of the probabilities of an answer's tokens, each given all before it."""
+
+    written: Float[Array, 'l']
+    likeliest: Int[Array, 'l k']  # Tokens, the likeliest first.
+    their: Float[Array, 'l k']
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'k'))
+def likelihoods(model: Flamingo, params: Params, prompt: Prompts, answer: Int[Array, 'l'], k: int) -> Likelihoods:
+    """What `score` sums for one prompt and one candidate, token by token, beside the k likeliest tokens at each place.
+
+    Args:
+      prompt: from `Reader.read`. Its rows are one prompt: a mesh that shards rows has several.
+      answer: tokens, padded on the right; values at padding have no meaning.
+    """
+    (media, text, logits), (l,) = prompt, answer.shape
+    logp = jax.nn.log_softmax(logits[:1])
+    if l > 1:
+        media, text = begin(model, media, text, 1, l - 1)
+        after, _ = extend(model, params, media, text, jnp.broadcast_to(answer[:-1], (len(logits), l - 1)))
+        logp = jnp.concatenate([logp, jax.nn.log_softmax(after[0])])
+    their, likeliest = jax.lax.top_k(logp, k)
+    return Likelihoods(jnp.take_along_axis(logp, answer[:, None], axis=1)[:, 0], likeliest, their)
