@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flamingo_jax.conversion import mllama
 from flamingo_jax.inference import decode
 from flamingo_jax.model.attention import Segments
 from flamingo_jax.model.bridges.bridge import media_mask
@@ -405,7 +406,8 @@ def test_every_dimension_of_every_parameter_has_a_rule_and_every_rule_a_paramete
     sizes = [FlamingoConfig(**size) for size in SIZES.values()]
     lm = dataclasses.replace(config.lm, **learned)
     towers = dict(vision=config.vision, image_size=config.image_size, contrastive=ContrastiveConfig())
-    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), FlamingoConfig(lm=lm, **towers), *sizes]
+    llama = mllama.config_of(mllama.PUBLISHED['11b'])
+    configs = [config, FlamingoConfig(lm=lm, lora=LoraConfig()), FlamingoConfig(lm=lm, **towers), llama, *sizes]
     used = set()
     for one in configs:
         boxed = jax.eval_shape(Flamingo(one).init, jax.random.key(0))
