@@ -9,6 +9,7 @@ from typing import Any
 
 from flamingo_jax.conversion import language_model_configs
 from flamingo_jax.conversion.hugging_face import ACTIVATIONS, read_json
+from flamingo_jax.conversion.tensors import Path, Tensor, matrix, norm
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.component import differences
@@ -141,6 +142,51 @@ def tokenizer_settings(tokenizer: Tokenizer) -> dict[str, Any]:
         padding_side='left',
         clean_up_tokenization_spaces=False,
     )
+
+
+def without_tokens(path: pathlib.Path, beyond: int) -> tuple[dict[str, Any], dict[int, str]]:
+    """A tokenizer.json without the tokens that were added from the id `beyond` on, and these by their ids."""
+    content = read_json(path)
+    tokens = content.get('added_tokens') or ()
+    added = {token['id']: token['content'] for token in tokens if token['id'] >= beyond}
+    if added:
+        content['added_tokens'] = [token for token in tokens if token['id'] < beyond]
+    return content, added
+
+
+def with_tokens(tokenizer: Tokenizer, added: Mapping[str, int]) -> dict[str, Any]:
+    """The tokenizer.json of a tokenizer that came from one, with tokens beyond it by their names."""
+    content = json.loads(tokenizer.model)
+    del content['roles']
+    how: dict[str, Any] = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    if added:
+        content['added_tokens'] += [dict(id=i, content=name) | how for name, i in added.items()]
+    return content
+
+
+def llama_layer(
+    ours: Path, theirs: str, attention: str, norm_name: str, lm: LanguageModelConfig, media: int
+) -> Iterator[Tensor]:
+    """The tensors that a LLaMA's block and a gated block of the same shape have in common.
+
+    Args:
+      ours: the path of the block.
+      theirs: the beginning of its names, with a dot at the end.
+      attention: the name of its attention there.
+      norm_name: of the norm before the attention, here.
+      media: the width of what keys and values are computed from.
+    """
+    d, inner, names = lm.width, lm.heads * lm.head_dim, f'{theirs}{attention}.'
+    yield from norm((*ours, norm_name), f'{theirs}input_layernorm', d, bias=False)
+    yield from norm((*ours, 'norm_ffw'), f'{theirs}post_attention_layernorm', d, bias=False)
+    for name, width, heads in (('query', d, lm.heads), ('key', media, lm.kv_heads), ('value', media, lm.kv_heads)):
+        split = (width, heads, lm.head_dim)
+        yield matrix((*ours, name, 'kernel'), f'{names}{name[0]}_proj.weight', width, heads * lm.head_dim, split)
+    yield matrix((*ours, 'out', 'kernel'), f'{names}o_proj.weight', inner, d, (lm.heads, lm.head_dim, d))
+    # Ours is act(up) * gate, so that LLaMA's gate_proj is our 'up'.
+    for name, original in (('up', 'gate'), ('gate', 'up')):
+        yield matrix((*ours, 'ffw', name, 'kernel'), f'{theirs}mlp.{original}_proj.weight', d, lm.ffw_width)
+    yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}mlp.down_proj.weight', lm.ffw_width, d)
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

@@ -23,18 +23,19 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import numpy as np
-
 from flamingo_jax.conversion import language_model_configs
-from flamingo_jax.conversion.converted import Converted
+from flamingo_jax.conversion.converted import Converted, not_standardised
 from flamingo_jax.conversion.folders import (
     BUFFERS,
     NAMES,
     card_of,
+    llama_layer,
     reading,
     reading_config,
     refuse_other,
     tokenizer_settings,
+    with_tokens,
+    without_tokens,
     write_json,
 )
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json, roles
@@ -45,7 +46,6 @@ from flamingo_jax.inputs.tokenizer import AROUND, IMAGE, Tokenizer
 from flamingo_jax.model.bridges.gated_xattn import GatedXattnConfig
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
-from flamingo_jax.model.language_model import LanguageModelConfig
 from flamingo_jax.model.vision.vit import ViTConfig
 
 NEW_TOKENS = (AROUND, IMAGE, '<end_of_utterance>')
@@ -73,8 +73,7 @@ def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> Co
         state = open_tensors(folder)
         constants = [name for name in state if BUFFERS.fullmatch(name)]
         params = to_tree(tensors_of(config), state, constants, empty=empty, progress=progress)
-    width = np.zeros(config.vision.width, np.float32)
-    params['vision'] |= dict(mean=width, std=width + 1)
+    params['vision'] |= not_standardised(config.vision.width)
     return Converted(config, params, tokenizer, card_of(folder, 'an IDEFICS'), image_tag='token')
 
 
@@ -198,15 +197,13 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], config: Fla
     v, count = config.lm.vocab_size, len(config.extra_tokens)
     path = folder / 'tokenizer.json'
     if path.is_file():
-        content = read_json(path)
-        added = {token['id']: token['content'] for token in content.get('added_tokens') or () if token['id'] >= v}
+        content, added = without_tokens(path, v)
         if sorted(added) != list(range(v, v + count)):
             raise UserError(
                 f'{path} has the tokens {added} beyond the vocabulary of {v}, but config.json has '
                 f'additional_vocab_size = {count}'
             )
         names = [added[i] for i in sorted(added)]
-        content['added_tokens'] = [token for token in content['added_tokens'] if token['id'] < v]
         model = json.dumps(dict(roles=roles(folder, fields)) | content, ensure_ascii=False).encode()
     elif (folder / 'tokenizer.model').is_file():
         path = folder / 'tokenizer.model'
@@ -236,10 +233,7 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
     extra = {name: i for i, name in enumerate(tokenizer.extra_tokens, tokenizer.vocab_size)}
     model = tokenizer.model
     if tokenizer.file == 'tokenizer.json':
-        content = json.loads(model)
-        del content['roles']
-        how: dict[str, Any] = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-        content['added_tokens'] += [dict(id=i, content=name) | how for name, i in extra.items()]
+        content = with_tokens(tokenizer, extra)
         model = json.dumps(content, ensure_ascii=False).encode()
     else:
         # `legacy` puts LLaMA's space before every text that follows an image, and not only before the first.
@@ -263,8 +257,8 @@ def tensors_of(config: FlamingoConfig) -> Iterator[Tensor]:
         if extra:
             yield vector(('extra_tokens', 'output'), 'lm_head.additional_fc.weight', extra, d)
     for i in range(lm.depth):
-        ours, theirs = ('lm', 'blocks', i), f'model.layers.{i}'
-        yield from _llama_block(ours, theirs, 'self_attn', norm_name='norm_attention', lm=lm, media=d)
+        ours, theirs = ('lm', 'blocks', i), f'model.layers.{i}.'
+        yield from llama_layer(ours, theirs, 'self_attn', 'norm_attention', lm, media=d)
     for tensor in vit_tensors(config.vision, 'transformers', VISION):
         yield dataclasses.replace(tensor, path=('vision', 'trunk', *tensor.path))
     if config.resampler is not None:
@@ -272,36 +266,13 @@ def tensors_of(config: FlamingoConfig) -> Iterator[Tensor]:
     c = cast(GatedXattnConfig, config.xattn)
     alpha = (1, 1, d) if c.vector_alphas else (1,)
     for i in range(config.xattn_blocks):
-        ours, theirs = ('xattn', i), f'model.gated_cross_attn_layers.{i}'
+        ours, theirs = ('xattn', i), f'model.gated_cross_attn_layers.{i}.'
         for name, original in (('alpha_xattn', 'alpha_cross_attn'), ('alpha_dense', 'alpha_dense')):
-            yield vector((*ours, name), f'{theirs}.{original}', *alpha, ours=(d,) if c.vector_alphas else ())
-        yield from _llama_block(ours, theirs, 'cross_attn', norm_name='norm_text', lm=lm, media=config.media_width)
+            yield vector((*ours, name), f'{theirs}{original}', *alpha, ours=(d,) if c.vector_alphas else ())
+        yield from llama_layer(ours, theirs, 'cross_attn', 'norm_text', lm, media=config.media_width)
         if c.qk_norms:
-            yield from norm((*ours, 'norm_query'), f'{theirs}.cross_attn.q_layer_norm', lm.head_dim, bias=False)
-            yield from norm((*ours, 'norm_key'), f'{theirs}.cross_attn.k_layer_norm', lm.head_dim, bias=False)
-
-
-def _llama_block(
-    ours: tuple[str | int, ...], theirs: str, attention: str, norm_name: str, lm: LanguageModelConfig, media: int
-) -> Iterator[Tensor]:
-    """Tensors that a LLaMA block and a gated block of IDEFICS share. Keys and values read the width `media`."""
-    d, heads = lm.width, (lm.heads, lm.head_dim)
-    inner = lm.heads * lm.head_dim
-    yield from norm((*ours, norm_name), f'{theirs}.input_layernorm', d, bias=False)
-    yield from norm((*ours, 'norm_ffw'), f'{theirs}.post_attention_layernorm', d, bias=False)
-    for name, width in (('query', d), ('key', media), ('value', media)):
-        yield matrix(
-            (*ours, name, 'kernel'),
-            f'{theirs}.{attention}.{name[0]}_proj.weight',
-            width,
-            outputs=inner,
-            ours=(width, *heads),
-        )
-    yield matrix((*ours, 'out', 'kernel'), f'{theirs}.{attention}.o_proj.weight', inner, outputs=d, ours=(*heads, d))
-    # Ours is act(up) * gate, so that LLaMA's gate_proj is our 'up'.
-    for name, original in (('up', 'gate'), ('gate', 'up')):
-        yield matrix((*ours, 'ffw', name, 'kernel'), f'{theirs}.mlp.{original}_proj.weight', d, lm.ffw_width)
-    yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}.mlp.down_proj.weight', lm.ffw_width, d)
+            yield from norm((*ours, 'norm_query'), f'{theirs}cross_attn.q_layer_norm', lm.head_dim, bias=False)
+            yield from norm((*ours, 'norm_key'), f'{theirs}cross_attn.k_layer_norm', lm.head_dim, bias=False)
 
 
 def _resampler_tensors(c: PerceiverConfig) -> Iterator[Tensor]:

@@ -15,10 +15,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import numpy as np
-
 from flamingo_jax.conversion import language_models
-from flamingo_jax.conversion.converted import Converted
+from flamingo_jax.conversion.converted import Converted, not_standardised
 from flamingo_jax.conversion.folders import (
     BUFFERS,
     NAMES,
@@ -31,6 +29,7 @@ from flamingo_jax.conversion.folders import (
     roles_of,
     text_fields,
     tokenizer_settings,
+    with_tokens,
     write_json,
 )
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, open_tokenizer, read_json
@@ -78,8 +77,7 @@ def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> Co
         unused = (f'{VISION}head.', *([f'{TEXT}lm_head.'] if config.lm.tied else []))
         leftover = [name for name in state if BUFFERS.fullmatch(name) or name.startswith(unused)]
         params = to_tree(tensors_of(config), state, leftover, empty=empty, progress=progress)
-    width = np.zeros(config.vision.width, np.float32)
-    params['vision'] |= dict(mean=width, std=width + 1)
+    params['vision'] |= not_standardised(config.vision.width)
     return Converted(config, params, tokenizer, card_of(folder, 'a LLaVA'), config.image_tag)
 
 
@@ -225,9 +223,7 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
     common = dict(processor_class='LlavaProcessor')
     strategy = 'default' if vision.class_token and not vision.class_feature else 'full'
     places = dict(patch_size=vision.patch, vision_feature_select_strategy=strategy, image_token=IMAGE)
-    content = json.loads(tokenizer.model)
-    del content['roles']
-    write_json(folder / 'tokenizer.json', content)
+    write_json(folder / 'tokenizer.json', with_tokens(tokenizer, {}))
     write_json(folder / 'tokenizer_config.json', common | tokenizer_settings(tokenizer))
     write_json(folder / 'generation_config.json', roles_of(tokenizer))
     write_json(folder / 'preprocessor_config.json', common | images)

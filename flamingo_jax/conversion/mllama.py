@@ -15,27 +15,27 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import numpy as np
-
 from flamingo_jax.conversion import language_model_configs
-from flamingo_jax.conversion.converted import Converted
+from flamingo_jax.conversion.converted import Converted, not_standardised
 from flamingo_jax.conversion.folders import (
     NAMES,
     card_of,
+    llama_layer,
     reading,
     reading_config,
     refuse_other,
     tokenizer_settings,
+    with_tokens,
+    without_tokens,
     write_json,
 )
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json, roles
-from flamingo_jax.conversion.tensors import Empty, Path, Tensor, in_memory, kernel, matrix, norm, to_tree, vector
+from flamingo_jax.conversion.tensors import Empty, Tensor, in_memory, kernel, matrix, norm, to_tree, vector
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import IMAGE, Tokenizer
 from flamingo_jax.model.bridges.mllama_xattn import MllamaXattnConfig
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.connectors.linear import LinearConfig
-from flamingo_jax.model.language_model import LanguageModelConfig
 from flamingo_jax.model.vision.mllama_vit import ARRANGEMENTS, TILES, MllamaViTConfig
 
 EXTRA = 8  # Rows of the embedding beyond the vocabulary.
@@ -99,8 +99,7 @@ def convert(source: str, empty: Empty = in_memory, progress: bool = False) -> Co
         state = open_tensors(folder)
         prefixes = next((p for p in PREFIXES if f'{p[2]}embed_tokens.weight' in state), PREFIXES[0])
         params = to_tree(tensors_of(config, prefixes), state, empty=empty, progress=progress)
-    width = np.zeros(config.vision.width, np.float32)
-    params['vision'] |= dict(mean=width, std=width + 1)
+    params['vision'] |= not_standardised(config.vision.width)
     return Converted(config, params, tokenizer, card_of(folder, 'a Llama 3.2 Vision'), image_tag='token')
 
 
@@ -234,11 +233,9 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], v: int) -> 
     path = folder / 'tokenizer.json'
     if not path.is_file():
         raise FileNotFoundError(f'{folder} has no tokenizer.json. Download it.')
-    content = read_json(path)
-    added = {token['id']: token['content'] for token in content.get('added_tokens') or () if token['id'] >= v}
+    content, added = without_tokens(path, v)
     if added != {v: TAG}:
         raise UserError(f'{path} has the tokens {added} beyond the vocabulary of {v}, not {TAG} alone')
-    content['added_tokens'] = [token for token in content['added_tokens'] if token['id'] < v]
     said = roles(folder, dict(fields.get('text_config') or {}) | dict(fields))
     try:
         model = json.dumps(dict(roles=said) | content, ensure_ascii=False).encode()
@@ -267,10 +264,7 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
         do_pad=True,
     )
     texts = tokenizer_settings(tokenizer) | common | dict(model_input_names=['input_ids', 'attention_mask'])
-    content = json.loads(tokenizer.model)
-    del content['roles']
-    how: dict[str, Any] = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-    content['added_tokens'] += [dict(id=config.lm.vocab_size, content=TAG) | how]
+    content = with_tokens(tokenizer, {TAG: config.lm.vocab_size})
     for name, fields in (('preprocessor_config', images), ('tokenizer_config', texts), ('tokenizer', content)):
         write_json(folder / f'{name}.json', fields)
 
@@ -291,30 +285,16 @@ def tensors_of(config: FlamingoConfig, prefixes: tuple[str, ...] = PREFIXES[0]) 
     gated = [c.first + i * (c.every + 1) for i in range(config.xattn_blocks)]
     others = [i for i in range(lm.depth + len(gated)) if i not in gated]
     for i, layer in enumerate(others):
-        yield from _layer(('lm', 'blocks', i), f'{text}layers.{layer}.', 'self_attn', 'norm_attention', lm=lm)
+        yield from llama_layer(
+            ('lm', 'blocks', i), f'{text}layers.{layer}.', 'self_attn', 'norm_attention', lm, media=d
+        )
     for i, layer in enumerate(gated):
         ours, theirs = ('xattn', i), f'{text}layers.{layer}.'
-        yield from _layer(ours, theirs, 'cross_attn', 'norm_text', lm=lm)
+        yield from llama_layer(ours, theirs, 'cross_attn', 'norm_text', lm, media=d)
         for name in ('query', 'key'):
             yield from norm((*ours, f'norm_{name}'), f'{theirs}cross_attn.{name[0]}_norm', lm.head_dim, bias=False)
         yield vector((*ours, 'alpha_xattn'), f'{theirs}cross_attn_attn_gate', 1, ours=())
         yield vector((*ours, 'alpha_dense'), f'{theirs}cross_attn_mlp_gate', 1, ours=())
-
-
-def _layer(ours: Path, theirs: str, attention: str, norm_name: str, lm: LanguageModelConfig) -> Iterator[Tensor]:
-    """Tensors that a block of the language model and a gated one share."""
-    d, theirs_of = lm.width, f'{theirs}{attention}.'
-    yield from norm((*ours, norm_name), f'{theirs}input_layernorm', d, bias=False)
-    yield from norm((*ours, 'norm_ffw'), f'{theirs}post_attention_layernorm', d, bias=False)
-    for name, heads in (('query', lm.heads), ('key', lm.kv_heads), ('value', lm.kv_heads)):
-        name_of, split = f'{theirs_of}{name[0]}_proj.weight', (d, heads, lm.head_dim)
-        yield matrix((*ours, name, 'kernel'), name_of, d, outputs=heads * lm.head_dim, ours=split)
-    inner = lm.heads * lm.head_dim
-    yield matrix((*ours, 'out', 'kernel'), f'{theirs_of}o_proj.weight', inner, d, (lm.heads, lm.head_dim, d))
-    # Ours is act(up) * gate, so that LLaMA's gate_proj is our 'up'.
-    for name, original in (('up', 'gate'), ('gate', 'up')):
-        yield matrix((*ours, 'ffw', name, 'kernel'), f'{theirs}mlp.{original}_proj.weight', d, lm.ffw_width)
-    yield matrix((*ours, 'ffw', 'down', 'kernel'), f'{theirs}mlp.down_proj.weight', lm.ffw_width, d)
 
 
 def _trunk_tensors(c: MllamaViTConfig) -> Iterator[Tensor]:

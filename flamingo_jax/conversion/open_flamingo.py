@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from flamingo_jax.conversion import language_model_configs, language_models
-from flamingo_jax.conversion.converted import Converted
+from flamingo_jax.conversion.converted import Converted, not_standardised
 from flamingo_jax.conversion.hugging_face import open_tensors, open_tokenizer, read_json
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import (
@@ -128,8 +128,7 @@ def convert(
         _, params['lm'] = language_models.convert(fields | dict(vocab_size=vocab_size), tensors, empty, progress)
     except ValueError as error:
         raise UserError(f'{folder}: {error}') from error
-    width = np.zeros(vision.width, np.float32)
-    params['vision'] = dict(trunk=trunk, mean=width, std=width + 1)
+    params['vision'] = dict(trunk=trunk, **not_standardised(vision.width))
     params['extra_tokens'] = _extra_rows(state, config, model_type)
     report = (
         f'{len(state)} trained tensors loaded, LM from {lm}, trunk from {clip}, nothing missing, nothing unused.{note}'

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
-from flamingo_jax.conversion.converted import FROZEN, Converted
+from flamingo_jax.conversion.converted import FROZEN, Converted, not_standardised
 from flamingo_jax.conversion.standardise import channels, to_measure
 from flamingo_jax.conversion.tensors import Empty, in_memory
 from flamingo_jax.model.config import FlamingoConfig
@@ -58,7 +56,7 @@ def as_model(trunk: Trunk, image_size: int = 0, standardise: str = '', styles: S
     """
     name, vision, params, weights = trunk
     config = FlamingoConfig(vision=vision, image_size=image_size or cast(Any, vision).resolution)
-    params = {'trunk': params, 'mean': np.zeros(vision.width, np.float32), 'std': np.ones(vision.width, np.float32)}
+    params = {'trunk': params, **not_standardised(vision.width)}
     note = ''
     if standardise:
         images = to_measure(standardise, styles)

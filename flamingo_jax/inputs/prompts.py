@@ -77,9 +77,7 @@ def chat(*turns: Prompt | str, system: str = '', marks: ChatMarks = CHATML) -> l
         asks = (marks.between if i else told) + marks.asks
         begin, end = ('', marks.ends_turn) if i % 2 else (asks, marks.answers)
         said = [mere(item) if isinstance(item, str) else item for item in items(turn)]
-        for is_text, group in itertools.groupby([begin, *said, end], lambda item: isinstance(item, str)):
-            parts = list(group)
-            prompt += [''.join(parts)] if is_text else parts
+        prompt += join_texts([begin, *said, end])
     return prompt
 
 
@@ -96,7 +94,12 @@ def vicuna(*turns: Prompt | str, system: str = '') -> list[Any]:
         said = ''.join(mere(part) for part in parts if isinstance(part, str)).strip()
         shown = [[part, '\n'] for part in parts if not isinstance(part, str)]
         prompt += ['ASSISTANT: ' if i % 2 else 'USER: ', *itertools.chain(*shown), f'{said} ']
-    grouped = itertools.groupby([*prompt, 'ASSISTANT:'], lambda item: isinstance(item, str))
+    return join_texts([*prompt, 'ASSISTANT:'])
+
+
+def join_texts(prompt: Sequence[Any]) -> list[Any]:
+    """A prompt in which neighbouring texts are one text."""
+    grouped = itertools.groupby(prompt, lambda item: isinstance(item, str))
     return [item for is_text, group in grouped for item in ([''.join(group)] if is_text else group)]
 
 

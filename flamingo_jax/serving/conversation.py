@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.inputs.prompts import ENDS_TURN, IMAGE_SUFFIXES, chat, chats, mere
+from flamingo_jax.inputs.prompts import ENDS_TURN, IMAGE_SUFFIXES, chat, chats, join_texts, mere
 from flamingo_jax.inputs.tokenizer import QUOTE, Tokenizer
 from flamingo_jax.serving.images import Image, Images
 
@@ -130,14 +130,8 @@ def answer_of(items: Items, tokenizer: Tokenizer) -> str:
 
 
 def joined(items: Items) -> Items:
-    """Neighbouring texts are one text."""
-    found: Items = []
-    for item in items:
-        if isinstance(item, str) and found and isinstance(found[-1], str):
-            found[-1] += item
-        else:
-            found.append(item)
-    return [_no_file(item) for item in found]
+    """A prompt of a client: neighbouring texts are one text, and no text names a file."""
+    return [_no_file(item) for item in join_texts(items)]
 
 
 def _no_file(item: str | Image) -> str | Image:
