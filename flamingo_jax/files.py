@@ -37,6 +37,9 @@ FILLING = '.filling'  # A mark in a folder of a bucket until it is whole.
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}  # The libraries behind fsspec.
 
 WAITS = (0.5, 2.0, 8.0)  # Seconds before what failed is tried again.
+# Seconds and bytes a second within which a bucket has taken an object: s3fs 2026.9 may wait for ever for a request
+# whose connection was reset.
+ANSWER, SLOWEST = 60.0, 1e6
 # What a disk, a network file system or a short supply says at one time, and not at another.
 PASSING = {
     getattr(errno, name)
@@ -66,7 +69,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 
 def persist(call: Callable[[], T], path: str | os.PathLike[str]) -> T:
-    """What `call` returns, which reads `path`; what may pass is tried again, three times, with a growing wait.
+    """Returns what `call` returns, which reads or replaces `path`. An error that may pass gets three more tries.
 
     On this machine these are the errors of `PASSING`. Of a bucket it is every error, since each client has its own, but
     that there is no such object or no right to it.
@@ -130,7 +133,8 @@ def write_whole(path: Path, content: bytes) -> Path:
     """
     if in_bucket(path):
         store, name = _store(path)
-        store.pipe_file(name, content)
+        limit = ANSWER + len(content) / SLOWEST
+        persist(lambda: store.pipe_file(name, content, timeout=limit), path)  # `timeout` is of fsspec's `sync`.
         return path
     aside = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')  # Another process may write the same.
     try:

@@ -149,7 +149,8 @@ def test_what_was_saved_outlives_a_bucket_that_fails(store, place, about, how, m
             told.append(str(error))
 
     with store.failing(0.2, how):
-        # s3fs 2026.9 may wait for ever for a request that was reset. A run's Watchdog then ends the process.
+        # Orbax writes its metadata by s3fs 2026.9, which may wait for ever for a request that was reset. A run's
+        # Watchdog then ends the process.
         saving = threading.Thread(target=save, daemon=True)
         saving.start()
         saving.join(100)
