@@ -384,19 +384,19 @@ def test_candidates_and_the_nearest_neighbour(port, pretrained):
 
 @pytest.mark.usefixtures('quick_compilation')
 def test_a_token_arrives_before_the_next_is_computed_and_a_stop_ends_the_answer(port, pretrained, monkeypatch):
-    steps, go_on, step = [], threading.Event(), serving._step
+    steps, go_on, step = [], threading.Event(), serving.Engine._step
     gone, cancel = threading.Event(), serving.Answer.cancel
 
-    def watched(*args):
+    def watched(engine):
         assert go_on.wait(600)
-        steps.append(args)
-        return step(*args)
+        steps.append(engine)
+        return step(engine)
 
     def cancelled(answer):
         cancel(answer)
         gone.set()
 
-    monkeypatch.setattr(serving, '_step', watched)
+    monkeypatch.setattr(serving.Engine, '_step', watched)
     monkeypatch.setattr(serving.Answer, 'cancel', cancelled)
     connection = http.client.HTTPConnection('127.0.0.1', port)
     body = dict(prompt=prompt_of(0)[0], settings=dict(max_new_tokens=50))
@@ -819,9 +819,9 @@ def test_a_stop_ends_an_answer_and_the_copied_code_gives_the_same(page, tmp_path
 # A server that takes a while for each token, so that it is killed before an answer ends.
 SLOW = """
 import runpy, time
-from flamingo_jax.inference import serving
-step = serving._step
-serving._step = lambda *args: time.sleep(0.3) or step(*args)
+from flamingo_jax.inference.serving import Engine
+step = Engine._step
+Engine._step = lambda engine: time.sleep(0.3) or step(engine)
 runpy.run_module('flamingo_jax.demo', run_name='__main__', alter_sys=True)
 """
 

@@ -465,18 +465,19 @@ def test_images_are_fetched_only_from_hosts_that_are_named_and_public_also_after
 @pytest.fixture
 def held(monkeypatch):
     """Events: a step of the engine has begun, and may be run; an answer was cancelled."""
-    begun, go_on, gone, step, cancel = (*(threading.Event() for _ in range(3)), serving._step, serving.Answer.cancel)
+    begun, go_on, gone = (threading.Event() for _ in range(3))
+    step, cancel = serving.Engine._step, serving.Answer.cancel
 
-    def watched(*args):
+    def watched(engine):
         begun.set()
         assert go_on.wait(600)
-        return step(*args)
+        return step(engine)
 
     def cancelled(answer):
         cancel(answer)
         gone.set()
 
-    monkeypatch.setattr(serving, '_step', watched)
+    monkeypatch.setattr(serving.Engine, '_step', watched)
     monkeypatch.setattr(serving.Answer, 'cancel', cancelled)
     yield begun, go_on, gone
     go_on.set()

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import serving
+from flamingo_jax.inference import answer_rows, serving
 from flamingo_jax.inference.prefill import Reader
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.search import Drawing
@@ -49,13 +49,13 @@ def expected(pretrained, prompts):
 @pytest.fixture
 def gate(monkeypatch):
     """Steps run only while it is set."""
-    gate, step = threading.Event(), serving._step
+    gate, step = threading.Event(), Engine._step
 
-    def gated(*args):
+    def gated(engine):
         assert gate.wait(600)
-        return step(*args)
+        return step(engine)
 
-    monkeypatch.setattr(serving, '_step', gated)
+    monkeypatch.setattr(Engine, '_step', gated)
     yield gate
     gate.set()
 
@@ -111,6 +111,45 @@ def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, still
             jax.config.update('jax_log_compiles', False)
 
 
+def test_an_answer_is_written_while_another_prompt_is_read(pretrained, prompts, expected, monkeypatch):
+    read, go_on = Reader.read, threading.Event()
+
+    def slow(self, some, **how):
+        found = read(self, some, **how)
+        assert len(some[0].tokens) == short or go_on.wait(600)
+        return found
+
+    short = len(pretrained.encoded(prompts[0], 1).tokens)
+    other = next(i for i, prompt in enumerate(prompts) if len(pretrained.encoded(prompt, 1).tokens) != short)
+    monkeypatch.setattr(Reader, 'read', slow)
+    with Engine(dataclasses.replace(pretrained), slots=2) as engine:
+        first = engine.ask(prompts[0], Sampling(NEW))
+        next(first)
+        second = engine.ask(prompts[other], Sampling(NEW))
+        assert first.text() == expected[0]
+        go_on.set()
+        assert second.text() == expected[other]
+
+
+def test_the_thread_that_writes_compiles_nothing(pretrained, prompts, caplog, monkeypatch):
+    """Whatever rows come: more of them, longer ones."""
+    monkeypatch.setattr(serving, 'PLACES', 32)
+    engine = Engine(dataclasses.replace(pretrained), slots=4)
+    jax.clear_caches()
+    jax.config.update('jax_log_compiles', True)
+    try:
+        with caplog.at_level(logging.WARNING), engine:
+            answers = [engine.ask(prompt, Sampling(NEW)) for prompt in prompts]
+            next(answers[0])
+            answers += [engine.ask(prompts[0], Sampling(more)) for more in (8, 40)]
+            for answer in answers:
+                answer.text()
+        compiled = {record.threadName for record in caplog.records if 'Compiling' in record.message}
+        assert 'flamingo reader' in compiled and 'flamingo writer' not in compiled
+    finally:
+        jax.config.update('jax_log_compiles', False)
+
+
 def test_an_answer_that_is_cancelled_frees_its_row(pretrained, prompts, expected, gate):
     with Engine(dataclasses.replace(pretrained), slots=1) as engine:
         first, waiting, second = (engine.ask(prompts[i], Sampling(NEW)) for i in (0, 2, 1))
@@ -162,11 +201,11 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
             broken.text()
         assert good.text() == expected[0] and list(broken) == []
         # Also an error of a step, such as memory, ends no more than what it was for.
-        step = serving._step
-        monkeypatch.setattr(serving, '_step', lambda *args: (_ for _ in ()).throw(MemoryError('full')))
+        step = Engine._step
+        monkeypatch.setattr(Engine, '_step', lambda engine: (_ for _ in ()).throw(MemoryError('full')))
         with pytest.raises(MemoryError, match='full'):
             engine.ask(prompts[0], Sampling(NEW)).text()
-        monkeypatch.setattr(serving, '_step', step)
+        monkeypatch.setattr(Engine, '_step', step)
         assert engine.ask(prompts[1], Sampling(NEW)).text() == expected[1]
         assert engine.call(pretrained.generate, prompts, NEW).result(60) == expected
         with pytest.raises(ZeroDivisionError):
@@ -176,7 +215,7 @@ def test_what_is_wrong_with_one_prompt_does_not_touch_the_others(pretrained, pro
 def test_an_error_ends_all_that_were_to_be_read_together(pretrained, prompts, gate, monkeypatch):
     """Four do not fit into memory, nor does one by itself: nobody waits for ever."""
     with Engine(dataclasses.replace(pretrained), slots=8) as engine:
-        monkeypatch.setattr(serving, '_first', lambda *args, **sizes: (_ for _ in ()).throw(MemoryError('full')))
+        monkeypatch.setattr(answer_rows, 'begin', lambda *args, **sizes: (_ for _ in ()).throw(MemoryError('full')))
         read = Reader.read
 
         def one_at_a_time(self, some, **how):
@@ -266,13 +305,13 @@ def test_rows_without_an_answer_change_nothing(pretrained, prompts):
     encoded = [pretrained.encoded(prompt, NEW) for prompt in prompts[:2]]
     model, params = pretrained.by_token
     keys, drawing = jax.random.split(jax.random.key(0), 2), Drawing(np.zeros(2), np.zeros(2, int), np.ones(2))
-    size, banned = serving.Size(2, 64, pretrained.config.media_tokens), pretrained.banned
+    size, banned = answer_rows.Size(2, 64, pretrained.config.media_tokens), pretrained.banned
 
     def after(live, order):
         read = pretrained.reader.read([encoded[i] for i in order], few_programs=True)
-        rows = serving._first(model, read, keys, drawing, banned=banned, size=size)
+        rows = answer_rows.begin(model, read, keys, drawing, banned=banned, size=size)
         for _ in range(3):
-            rows = serving._step(model, params, rows, np.array(live), banned)
+            rows = answer_rows.step(model, params, rows, np.array(live), banned)
         return rows
 
     alone, beside = after([True, False], [0, 0]), after([True, True], [0, 1])
