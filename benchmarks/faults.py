@@ -115,11 +115,15 @@ def process_stopped(run: Run, rng: random.Random) -> Struck:
 def process_with_other_images(run: Run, rng: random.Random) -> Struck:
     """One of two that hold the same rows finds other images under the same names."""
     images = _own(run, rng.randrange(2)) / 'images'
-    good = images.rename(images.with_name('good'))
-    images.mkdir()
-    for image in good.iterdir():
-        PIL.Image.new('RGB', (8, 8), (0, 0, rng.randrange(1, 256))).save(images / image.name)
-    return Struck('The processes have parted: data set own: row', lambda: shutil.rmtree(images) or good.rename(images))
+    good = shutil.copytree(images, images.with_name('good'))
+    for image in good.iterdir():  # One after the other, so that none is missing at any time.
+        link = good.with_name('link')
+        link.symlink_to(_own(run) / 'large.png')
+        link.replace(images / image.name)
+    return Struck(
+        r'not enough memory to decode .*images/\d+\.png',
+        lambda: [image.replace(images / image.name) for image in good.iterdir()] and good.rmdir(),
+    )
 
 
 def frozen_file_changed(run: Run, rng: random.Random) -> Struck:
