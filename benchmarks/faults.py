@@ -115,15 +115,11 @@ def process_stopped(run: Run, rng: random.Random) -> Struck:
 def process_with_other_images(run: Run, rng: random.Random) -> Struck:
     """One of two that hold the same rows finds other images under the same names."""
     images = _own(run, rng.randrange(2)) / 'images'
-    good = shutil.copytree(images, images.with_name('good'))
-    for image in good.iterdir():  # One after the other, so that none is missing at any time.
-        link = good.with_name('link')
-        link.symlink_to(_own(run) / 'large.png')
-        link.replace(images / image.name)
-    return Struck(
-        r'not enough memory to decode .*images/\d+\.png',
-        lambda: [image.replace(images / image.name) for image in good.iterdir()] and good.rmdir(),
-    )
+    good = images.rename(images.with_name('good'))
+    images.mkdir()
+    for image in good.iterdir():
+        PIL.Image.new('RGB', (8, 8), (0, 0, rng.randrange(1, 256))).save(images / image.name)
+    return Struck('The processes have parted: data set own: row', lambda: shutil.rmtree(images) or good.rename(images))
 
 
 def frozen_file_changed(run: Run, rng: random.Random) -> Struck:
@@ -153,12 +149,14 @@ def worker_without_memory(run: Run, rng: random.Random) -> Struck:
     worker, images = _worker(run), _own(run) / 'images'
     used = int(pathlib.Path(f'/proc/{worker}/statm').read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(worker, resource.RLIMIT_AS, (used + 2**26, used + 2**26))
-    good = images.rename(images.with_name('good'))
-    images.mkdir()
-    for image in good.iterdir():
-        (images / image.name).symlink_to(_own(run) / 'large.png')
+    good = shutil.copytree(images, images.with_name('good'))
+    for image in good.iterdir():  # One after the other, so that none is missing at any time.
+        link = good.with_name('link')
+        link.symlink_to(_own(run) / 'large.png')
+        link.replace(images / image.name)
     return Struck(
-        r'not enough memory to decode .*images/\d+\.png', lambda: shutil.rmtree(images) or good.rename(images)
+        r'not enough memory to decode .*images/\d+\.png',
+        lambda: [image.replace(images / image.name) for image in good.iterdir()] and good.rmdir(),
     )
 
 
