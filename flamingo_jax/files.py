@@ -27,7 +27,7 @@ from etils import epath
 from tqdm import tqdm
 
 from flamingo_jax import commands
-from flamingo_jax.errors import MissingPackageError, StorageError
+from flamingo_jax.errors import MissingPackageError, StorageError, UserError
 from flamingo_jax.locks import alone
 
 Path = pathlib.Path | epath.Path
@@ -60,8 +60,12 @@ def in_bucket(path: str | os.PathLike[str]) -> bool:
 def as_path(path: str | os.PathLike[str]) -> Path:
     """The absolute path of this machine, with ~ expanded, or the path in a bucket.
 
-    ImportError if the library for the bucket is not installed; the message names it.
+    Raises:
+      ImportError: the library for the bucket is not installed; the message names it.
+      ValueError: it is on the Hub (`hub.py`).
     """
+    if os.fspath(path).startswith('hf://'):
+        raise UserError(f'{path} cannot be used here: what is on the Hub is read as a model, and not written.')
     if scheme := _scheme(path):
         _prepare(scheme)
         return epath.Path(path)

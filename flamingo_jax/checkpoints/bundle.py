@@ -40,6 +40,7 @@ from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, reserve, whole_folder
+from flamingo_jax.hub import fetched
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
 from flamingo_jax.model.flamingo import Flamingo, Params
@@ -221,7 +222,7 @@ def read(path: str | Path, lm: str | Path = '') -> Bundle:
       ValueError: `lm` is another language model than the one that the bundle was trained with, or config.json is
         damaged or of another folder than a bundle.
     """
-    path = as_path(path)
+    path = as_path(fetched(path))
     if not (path / CONFIG).is_file():
         raise FileNotFoundError(
             f'{path} is not a bundle (it has no config.json). `python -m flamingo_jax.convert` makes one.'

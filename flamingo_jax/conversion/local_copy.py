@@ -3,13 +3,15 @@
 import re
 
 from flamingo_jax.files import as_path, download, find, in_bucket, local, whole
+from flamingo_jax.hub import fetched
 
 
 def local_copy(path: str) -> str:
-    """The path of a copy on this machine, if the files of another project are in a bucket.
+    """The path of a copy on this machine, if the files of another project are in a bucket or on the Hub.
 
     With a file comes what its reader looks for beside it: other shards, and what open_clip says of it.
     """
+    path = str(fetched(path))
     if not in_bucket(path):
         return path
     here = local(as_path(path))

@@ -43,7 +43,8 @@ def main() -> None:
             raise
         commands.refuse("The page needs a web server. Install it: pip install 'flamingo_jax[demo]'")
     from flamingo_jax.demo.ready import ready_sets
-    from flamingo_jax.files import as_path, in_bucket
+    from flamingo_jax.files import as_path
+    from flamingo_jax.hub import fetched
     from flamingo_jax.inference.pretrained import load
 
     f = flags.FLAGS
@@ -55,12 +56,12 @@ def main() -> None:
     with listen(f.port) as found:
         flamingo = load(f.checkpoint, dtype=f.dtype, lm=f.lm)
         checkpoint, lm = (
-            os.path.relpath(path) if path and not in_bucket(path) else path for path in (f.checkpoint, f.lm)
+            os.path.relpath(path) if path and '://' not in path else path for path in (f.checkpoint, f.lm)
         )
         port = found.getsockname()[1]
         again = [f'--port={port}'] if port != f.port else []  # A free port was asked for: the page knows this one.
         start = shlex.join(['python', '-m', 'flamingo_jax.demo', *sys.argv[1:], *again])
-        card = as_path(f.checkpoint) / 'README.md'
+        card = as_path(fetched(f.checkpoint)) / 'README.md'
         card = card.read_text(encoding='utf-8') if card.is_file() else ''
         app = server.make_app(flamingo, checkpoint, ready_sets(), lm, card, start)
         address = f'http://127.0.0.1:{port}'

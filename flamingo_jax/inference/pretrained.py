@@ -14,6 +14,7 @@ from flamingo_jax.checkpoints import bundle
 from flamingo_jax.checkpoints.run_format import open_run
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
+from flamingo_jax.hub import fetched
 from flamingo_jax.inference import decode, search
 from flamingo_jax.inference.dual_encoder import DualEncoder
 from flamingo_jax.inference.prefill import Reader
@@ -95,7 +96,7 @@ class _Opened(NamedTuple):
 
 
 def _open(path: str | Path, lm: str | Path) -> _Opened:
-    given, path = path, as_path(path)
+    given, path = path, as_path(fetched(path))
     if (path / 'run.json').is_file():
         run = open_run(path, lm)
         sources = run.frozen | dict.fromkeys(run.trained, run)
