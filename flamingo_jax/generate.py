@@ -19,7 +19,7 @@ if __name__ == '__main__':
     flags.DEFINE_multi_string('image', [], 'An image, or the frames of a video separated by commas.')
     flags.DEFINE_multi_string('text', [], 'A piece of text. The order of all images and texts is kept.')
     flags.DEFINE_boolean(
-        'chat', False, 'The prompt is what a user asks in a chat (ChatML: SmolLM2, Qwen; Vicuna: LLaVA 1.5).'
+        'chat', False, 'The prompt is what a user asks in a chat (SmolLM2, Qwen, LLaVA 1.5, Llama 3.2 Vision).'
     )
     flags.DEFINE_integer(
         'max_new_tokens',
@@ -49,7 +49,7 @@ from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Written
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inputs.images import ImageFormat
-from flamingo_jax.inputs.prompts import dialogue_of, encode_prompt
+from flamingo_jax.inputs.prompts import chat, dialogue_of, encode_prompt
 from flamingo_jax.parallel import mesh as meshes
 
 ANSWER, CHAT = 32, 256  # Tokens by default, of an answer and of one in a chat.
@@ -105,9 +105,9 @@ def main() -> None:
     sampling = Sampling(f.max_new_tokens or ANSWER, *numbers, seed=f.seed)  # Refuses before the model is read.
     tokenizer = pretrained.tokenizer_of(f.checkpoint, f.lm)
     if f.chat:
-        if (dialogue := dialogue_of(tokenizer)) is None:
+        if (marks := dialogue_of(tokenizer)) is None:
             commands.refuse(f'{f.checkpoint} does not chat: its tokenizer has no <|im_start|>. Leave out --chat.')
-        prompt = dialogue(prompt)
+        prompt = chat(prompt, marks=marks)
     tokens, _ = encode_prompt(prompt, tokenizer, ImageFormat(1))  # Refuses, too, at the least cost.
     mesh = meshes.make_mesh(**meshes.parse(f.mesh)) if f.mesh else None
     model = pretrained.load(f.checkpoint, mesh, dtype=f.dtype, lm=f.lm)

@@ -383,6 +383,30 @@ def mllama(folder, words: int = WORDS, text: Mapping = MappingProxyType({}), vis
     return model
 
 
+def blip2(folder):
+    """A BLIP-2 with an OPT, saved in `folder` as its Hugging Face folder with a tokenizer and a processor."""
+    import transformers
+
+    seen = dict(hidden_size=48, intermediate_size=90, num_hidden_layers=3, num_attention_heads=3)
+    asks = dict(hidden_size=36, intermediate_size=50, num_hidden_layers=4, num_attention_heads=3)
+    text = dict(vocab_size=WORDS + 10, hidden_size=64, word_embed_proj_dim=64, ffn_dim=90, num_hidden_layers=3)
+    text |= dict(num_attention_heads=4, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config = transformers.Blip2Config(
+        vision_config=seen | dict(image_size=42, patch_size=14),
+        qformer_config=asks,
+        text_config=text | dict(model_type='opt'),
+        num_query_tokens=5,
+        image_token_index=WORDS + 4,
+    )
+    model = randomise(transformers.Blip2ForConditionalGeneration(config))
+    model.save_pretrained(folder, max_shard_size='100KB')
+    write_tokenizer(folder, ('<image>',))
+    images = transformers.BlipImageProcessorPil(size=dict(height=42, width=42)).to_dict()
+    about = dict(image_processor=images, processor_class='Blip2Processor', num_query_tokens=5)
+    (folder / 'processor_config.json').write_text(json.dumps(about))
+    return model
+
+
 def as_metas(model) -> None:
     """Has a transformers Mllama compute what Meta's code does, in the two places where it differs."""
 

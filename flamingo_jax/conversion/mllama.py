@@ -20,6 +20,7 @@ from flamingo_jax.conversion.converted import Converted, not_standardised
 from flamingo_jax.conversion.folders import (
     NAMES,
     card_of,
+    chat_template,
     llama_layer,
     reading,
     reading_config,
@@ -31,6 +32,7 @@ from flamingo_jax.conversion.folders import (
 )
 from flamingo_jax.conversion.hugging_face import activation_of, open_tensors, read_json, roles
 from flamingo_jax.conversion.tensors import Empty, Tensor, in_memory, kernel, matrix, norm, to_tree, vector
+from flamingo_jax.conversion.vit import preprocessor
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.tokenizer import IMAGE, Tokenizer
 from flamingo_jax.model.bridges.mllama_xattn import MllamaXattnConfig
@@ -162,13 +164,12 @@ def _trunk_of(fields: dict[str, Any]) -> MllamaViTConfig:
 
 def _with_images(config: FlamingoConfig, folder: pathlib.Path) -> FlamingoConfig:
     """The config with the mean and deviation of pixels, if the folder says how images are prepared."""
-    path = folder / 'preprocessor_config.json'
-    fields = read_json(path) if path.is_file() else {}
+    fields = preprocessor(folder)
     vision = cast(MllamaViTConfig, config.vision)
     size = fields.get('size') or {}
     tiles = fields.get('max_image_tiles', TILES), size.get('height', vision.resolution)
     if tiles != (TILES, vision.resolution):
-        raise UserError(f'its preprocessor_config.json has {tiles[0]} tiles of {tiles[1]}, not {vision.resolution}')
+        raise UserError(f'its images have {tiles[0]} tiles of {tiles[1]}, not {vision.resolution}')
     said = {name: fields[f'image_{name}'] for name in ('mean', 'std') if fields.get(f'image_{name}')}
     return dataclasses.replace(config, vision=dataclasses.replace(vision, **said))
 
@@ -238,6 +239,7 @@ def _open_tokenizer(folder: pathlib.Path, fields: Mapping[str, Any], v: int) -> 
         raise UserError(f'{path} has the tokens {added} beyond the vocabulary of {v}, not {TAG} alone')
     said = roles(folder, dict(fields.get('text_config') or {}) | dict(fields))
     try:
+        said |= dict(chat_template=chat_template(folder))
         model = json.dumps(dict(roles=said) | content, ensure_ascii=False).encode()
         return Tokenizer(model, 'token', v, EXTRA_TOKENS)
     except Exception as error:  # The library has error types of its own.
@@ -267,6 +269,8 @@ def write_processor(folder: pathlib.Path, config: FlamingoConfig, tokenizer: Tok
     content = with_tokens(tokenizer, {TAG: config.lm.vocab_size})
     for name, fields in (('preprocessor_config', images), ('tokenizer_config', texts), ('tokenizer', content)):
         write_json(folder / f'{name}.json', fields)
+    if tokenizer.chat_template:
+        (folder / 'chat_template.jinja').write_text(tokenizer.chat_template, encoding='utf-8')
 
 
 def tensors_of(config: FlamingoConfig, prefixes: tuple[str, ...] = PREFIXES[0]) -> Iterator[Tensor]:

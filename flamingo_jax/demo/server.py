@@ -45,7 +45,7 @@ from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.images import to_frames
-from flamingo_jax.inputs.prompts import ANSWERS, ASKS, ENDS_TURN, chats
+from flamingo_jax.inputs.prompts import dialogue_of, end_of_answer
 from flamingo_jax.inputs.tokenizer import QUOTE
 from flamingo_jax.serving import uploads
 from flamingo_jax.serving.images import frames_of
@@ -319,12 +319,13 @@ def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: st
     def card(card) -> dict[str, Any]:
         return dict(name=card.name, frames=[to_data_url(frame) for frame in card.frames], text=card.text)
 
+    marks = dialogue_of(flamingo.tokenizer)
     return dict(
         checkpoint=checkpoint,
         lm=lm,
         chunk_end=flamingo.tokenizer.chunk_end,
         quote=QUOTE,
-        chat=dict(asks=ASKS, answers=ANSWERS, ends=ENDS_TURN) if chats(flamingo.tokenizer) else None,
+        chat=marks and marks._asdict() | dict(ends_answer=end_of_answer(marks, flamingo.tokenizer)),
         context=c.lm.context,
         fit=c.fit,
         only_last_image=c.xattn.only_last_image,

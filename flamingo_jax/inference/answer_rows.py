@@ -44,10 +44,14 @@ def begin(
     media, text = decode.after_prompt(model, prompts.media, prompts.text)
     if media is not None:
 
-        def whole(*parts):
-            return jnp.concatenate([jnp.repeat(x, b // x.shape[-4], axis=-4) for x in parts], axis=-2)
+        def repeated(x, axis):
+            return jnp.repeat(x, b // x.shape[axis], axis=axis)
 
-        media = _lengthen(Media(None, (jax.tree.map(whole, *media.keys_values),)), size.media)
+        def whole(*parts):
+            return jnp.concatenate([repeated(x, -4) for x in parts], axis=-2)
+
+        real = None if media.real is None else (jnp.concatenate([repeated(x, 0) for x in media.real], axis=1),)
+        media = _lengthen(Media(None, (jax.tree.map(whole, *media.keys_values),), real), size.media)
     steps = jnp.zeros(b, jnp.int32)
     token = _next(prompts.logits, keys, steps, drawing, banned)
     return Rows(media, decode.alone(text, size.places), token, steps + 1, keys, drawing)

@@ -125,7 +125,8 @@ def keys_values(model: Flamingo, params: Params, media: Media) -> Media:
         return model.bridge.apply({'params': i_p[1]}, media.tokens, method='keys_values')
 
     # Some bridges have no parameters.
-    return Media(None, jax.lax.map(of_block, (jnp.arange(model.config.xattn_blocks), params.get('xattn', {}))))
+    found = jax.lax.map(of_block, (jnp.arange(model.config.xattn_blocks), params.get('xattn', {})))
+    return Media(None, found, model.config.xattn.real(media.tokens))
 
 
 def prefill(
@@ -236,7 +237,7 @@ def after_prompt(model: Flamingo, media: Media | None, text: Text) -> tuple[Medi
         media = Media(None, (_last_images(media, text.images, model.config.media_tokens),))
         text = text._replace(images=jnp.minimum(text.images, 1))
     if isinstance(model, Unrolled):
-        media = media and Media(None, apart(media.keys_values))
+        media = media and media._replace(keys_values=apart(media.keys_values))
         parts = tuple(part._replace(cache=apart(part.cache)) for part in text.parts)
         text = text._replace(cache=apart(text.cache), parts=parts)
     return media, text

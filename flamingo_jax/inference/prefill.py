@@ -67,7 +67,7 @@ class Reader:
         media = self._media([row[seen:] for row in self.images.of(prompts)], n)
         tokens, valid = self._padded([prompt.tokens[known:] for prompt in prompts], length)
         if before is not None and before.media is not None:
-            media = before.media if media is None else Media(None, (*before.media.keys_values, *media.keys_values))
+            media = before.media if media is None else before.media.beside(media)
         with rules.activations(self.mesh):
             text = None if before is None else before.text
             logits, text = _prefill(self.model, self.params, media, tokens, valid, 0, text)

@@ -29,8 +29,17 @@ class Layout:
         self._weight = 0.0  # Loss weight of the chunk's last text.
 
     def image(self) -> None:
-        """Writes an image's tag, after the <EOC> of an open chunk. IDEFICS writes no <EOC> there."""
+        """Writes an image's tag, after the <EOC> of an open chunk. IDEFICS writes no <EOC> there.
+
+        In a BLIP-2, images at the beginning come before the tokens that the language model puts before every text.
+        """
         t = self._tokenizer
+        if t.begin_after_images and len(self.tokens) == len(t.begin) + len(self.begins) * len(t.image_tag):
+            at = len(self.tokens) - len(t.begin)
+            self.begins.append(at)
+            self.tokens[at:at] = t.image_tag
+            self._pad_weights(0.0)
+            return
         if self._open and t.around is None:
             self.end_chunk()
         around = [] if t.around is None else [t.around]

@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,8 @@ class ChatMarks(NamedTuple):
     ends_turn: str
     answers: str
     between: str  # Turns.
+    says: str = ''  # Before what is answered.
+    images_first: bool = False  # In a turn, each on a line of its own; its text then has no spaces at its ends.
 
 
 # The marks of ChatML.
@@ -51,14 +53,17 @@ LLAMA3 = ChatMarks(
     answers='<|eot_id|>' + _ROLE.format('assistant'),
     between='',
 )
+# Plain words: who is asked can be made to write the other's turn.
+VICUNA = ChatMarks('', 'USER: ', ' ', ' ASSISTANT:', between='', says=' ', images_first=True)
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
 def chat(*turns: Prompt | str, system: str = '', marks: ChatMarks = CHATML) -> list[Any]:
-    """The prompt of a dialogue, marked as ChatML: so SmolLM2 and Qwen chat. With `LLAMA3`, so Llama 3.2 Vision does.
+    """The prompt of a dialogue, marked as ChatML or as `marks` say (`dialogue_of` a model's tokenizer).
 
         chat([image, ' What is it like?'])
         chat([image, ' What is it like?'], 'It is a spider.', 'Write a poem about it.')
+        chat([image, 'What is it like?'], marks=VICUNA)          USER: <image>\\nWhat is it like? ASSISTANT:
 
     What is said is mere text: `<|im_end|>`, '<EOC>' or <image> in it is read as its characters, so that nobody can
     write the other's turn. Several images of a turn have no labels, and its text may see the last one alone: where a
@@ -67,34 +72,24 @@ def chat(*turns: Prompt | str, system: str = '', marks: ChatMarks = CHATML) -> l
     Args:
       turns: what is asked, the answer to it, what is asked next, and so on. Each is a text, or texts and images.
       system: what the model is told before the dialogue; '' for nothing.
-      marks: CHATML or LLAMA3.
+      marks: CHATML (SmolLM2, Qwen), LLAMA3 (Llama 3.2 Vision) or VICUNA (LLaVA 1.5).
 
-    Of a model whose tokenizer has no such marks (`chats`), they are mere text.
+    Of a model whose tokenizer has no such marks (`dialogue_of`), they are mere text.
     """
     prompt: list[Any] = []
     told = f'{marks.tells}{mere(system)}{marks.ends_turn}{marks.between}' if system else ''
     for i, turn in enumerate(turns):
         asks = (marks.between if i else told) + marks.asks
-        begin, end = ('', marks.ends_turn) if i % 2 else (asks, marks.answers)
+        begin, end = (marks.says, marks.ends_turn) if i % 2 else (asks, marks.answers)
         said = [mere(item) if isinstance(item, str) else item for item in items(turn)]
-        prompt += join_texts([begin, *said, end])
-    return prompt
+        prompt += [begin, *(_images_first(said) if marks.images_first else said), end]
+    return join_texts(prompt)
 
 
-def vicuna(*turns: Prompt | str, system: str = '') -> list[Any]:
-    """The prompt of a dialogue as Vicuna and LLaVA 1.5 chat. The images of a turn come before its text.
-
-        vicuna([image, 'What is it like?'])     USER: <image>\\nWhat is it like? ASSISTANT:
-
-    Arguments as for `chat`. The marks are plain words: who is asked can be made to write the other's turn.
-    """
-    prompt: list[Any] = [f'{mere(system)} '] if system else []
-    for i, turn in enumerate(turns):
-        parts = items(turn)
-        said = ''.join(mere(part) for part in parts if isinstance(part, str)).strip()
-        shown = [[part, '\n'] for part in parts if not isinstance(part, str)]
-        prompt += ['ASSISTANT: ' if i % 2 else 'USER: ', *itertools.chain(*shown), f'{said} ']
-    return join_texts([*prompt, 'ASSISTANT:'])
+def _images_first(said: Sequence[Any]) -> list[Any]:
+    """A turn's images, each with a new line behind it, and then its texts."""
+    shown = [[item, '\n'] for item in said if not isinstance(item, str)]
+    return [*itertools.chain(*shown), ''.join(item for item in said if isinstance(item, str)).strip()]
 
 
 def join_texts(prompt: Sequence[Any]) -> list[Any]:
@@ -132,16 +127,26 @@ def in_tiles(image: Image.Image, side: int = 2) -> list[Any]:
     return [*prompt, whole]
 
 
+def dialogue_of(tokenizer: Tokenizer) -> ChatMarks | None:
+    """The marks of dialogues as a model was trained, for `chat`; None for a model that was not.
+
+    Its chat template says which, if its source has one. Else it is ChatML, if that is what its tokenizer has.
+    """
+    for marks, sign in ((VICUNA, 'ASSISTANT:'), (LLAMA3, '<|start_header_id|>')):
+        if sign in tokenizer.chat_template:
+            return marks
+    return CHATML if chats(tokenizer) else None
+
+
+def end_of_answer(marks: ChatMarks, tokenizer: Tokenizer) -> str:
+    """What a model writes at the end of an answer: the mark of the turn's end, or its tokenizer's end."""
+    return marks.ends_turn.strip() or tokenizer.name(tokenizer.eos)
+
+
 def chats(tokenizer: Tokenizer) -> bool:
-    """Whether a language model's tokenizer has the marks of ChatML, so that `chat` asks as the model was trained."""
-    return all(len(tokenizer.encode(mark, continues=True)) == 1 for mark in ('<|im_start|>', ENDS_TURN))
-
-
-def dialogue_of(tokenizer: Tokenizer) -> Callable[..., list[Any]] | None:
-    """What writes a dialogue as a model was trained: `chat` or `vicuna`; None for a model that was not."""
-    if 'ASSISTANT:' in tokenizer.chat_template:
-        return vicuna
-    return chat if chats(tokenizer) else None
+    """Whether a language model's tokenizer has the marks of ChatML."""
+    one, other = (tokenizer.encode(mark, continues=True) for mark in ('<|im_start|>', ENDS_TURN))
+    return len(one) == len(other) == 1 and one != other  # Both may be unknown.
 
 
 def is_image(item: Any) -> bool:

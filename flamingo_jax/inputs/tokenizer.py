@@ -80,7 +80,7 @@ class _SentencePiece:
 
     file = 'tokenizer.model'
     prefix_once = False
-    chat_template = ''
+    chat_template, begin_after_images = '', False
 
     def __init__(self, model: bytes):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -141,6 +141,7 @@ class _Json:
         self.special = tuple(token.content for token in added if token.special or is_mark(token.content, added=True))
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
         self.unk, self.chat_template = fields['model'].get('unk_token'), roles.get('chat_template', '')
+        self.begin_after_images = roles.get('begin_after_images', False)
         self._letters = _byte_letters() if '"ByteLevel"' in json.dumps(fields.get('decoder')) else {}
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
@@ -218,6 +219,7 @@ class Tokenizer:
       ends: ids that end an answer: <EOS>, and any others of the language model.
       unk: name of the token for what the vocabulary lacks; None if it has none.
       chat_template: how the model was trained to chat, as its source says it; '' if it does not.
+      begin_after_images: whether `begin` comes after the images with which a prompt begins (BLIP-2).
       model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
       around: id of the token before and after each image (IDEFICS); None in other models.
@@ -251,6 +253,7 @@ class Tokenizer:
         self.bos, self.pad, self.begin, self.ends = (getattr(self._pieces, n) for n in ('bos', 'pad', 'begin', 'ends'))
         self.prefix_once, self.unk = self._pieces.prefix_once, self._pieces.unk
         self.chat_template = self._pieces.chat_template
+        self.begin_after_images = self._pieces.begin_after_images
         self.eos = self.ends[0]
         self.extra_tokens, self.image_tag = (), ()
         if isinstance(image_tag, list | tuple):
@@ -399,7 +402,7 @@ class MissingTokenizer(Tokenizer):
         """Like a SentencePiece model with <BOS> in which the text '<image>' is three pieces."""
         self.vocab_size, self.begin, self.ends = vocab_size, (0,), (0,)
         self.bos = self.eos = self.pad = 0
-        self.prefix_once, self.around, self.chat_template = False, None, ''
+        self.prefix_once, self.around, self.chat_template, self.begin_after_images = False, None, '', False
         self.extra_tokens = tuple(extra_tokens) or {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
         tag = tuple(range(vocab_size + 1, vocab_size + len(self.extra_tokens)))
         self.image_tag = {None: (), 'text': (1, 2, 3), 'token': tag}[image_tag]

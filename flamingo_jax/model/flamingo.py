@@ -230,7 +230,8 @@ class Flamingo:
         elif t > 1:
             raise UserError(f'A model without a resampler takes images of one frame, not {t}. Set frames to 1.')
         media = media.astype(self.dtype)
-        return Media(constrain(media.reshape(b, -1, media.shape[-1]), 'batch', None, 'media'), None)
+        media = constrain(media.reshape(b, -1, media.shape[-1]), 'batch', None, 'media')
+        return Media(media, None, self.config.xattn.real(media))
 
     def resampled(self, params: Params, features: Float[Array, 'b n t s d_v']) -> Float[Array, 'b n r e']:
         """The resampler, applied to each image by itself."""
@@ -244,6 +245,8 @@ class Flamingo:
         if self.config.extra_tokens:
             extra = jnp.take(params['extra_tokens']['input'], jnp.maximum(tokens - v, 0), axis=0)
             y = jnp.where((tokens >= v)[..., None], extra.astype(self.dtype), y)
+        if self.config.xattn is not None and self.config.xattn.with_positions:
+            y = jnp.where((tokens[..., None] == jnp.array(self.config.image_tag)).any(-1, keepdims=True), 0, y)
         return y
 
     def unembed(self, params: Params, y: Float[Array, 'b l d']) -> Float[Array, 'b l v']:

@@ -1,6 +1,6 @@
 """Messages of OpenAI's API -> the prompt that `generate` would be given.
 
-A model that chats (ChatML) gets `inputs/prompts.py:chat` of the turns. Any other model gets what stands in the
+A model that chats (`inputs/prompts.py:dialogue_of`) gets `chat` of the turns. Any other model gets what stands in the
 messages, one after the other. What the assistant said is an example's text, which ends a chunk:
 
     user: [image]      assistant: 'dax'      user: [image]      ->      [image, ' dax<EOC>', image]
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.inputs.prompts import ENDS_TURN, IMAGE_SUFFIXES, chat, chats, join_texts, mere
+from flamingo_jax.inputs.prompts import IMAGE_SUFFIXES, chat, dialogue_of, end_of_answer, join_texts, mere
 from flamingo_jax.inputs.tokenizer import QUOTE, Tokenizer
 from flamingo_jax.serving.images import Image, Images
 
@@ -98,9 +98,9 @@ def prompt_of(messages: Sequence[Message], tokenizer: Tokenizer, open_end: bool 
     Raises:
       UserError: the messages are in no order that can be answered.
     """
-    talks = chats(tokenizer)
+    marks = dialogue_of(tokenizer)
     told = [message for message in messages if message.role == 'system']
-    said = _merged(messages[len(told) :], '\n' if talks else '')
+    said = _merged(messages[len(told) :], '\n' if marks else '')
     if any(message.role == 'system' for message in said):
         raise UserError('A system message must come before all others.')
     if open_end and (not said or said[-1].role != 'user'):
@@ -108,10 +108,10 @@ def prompt_of(messages: Sequence[Message], tokenizer: Tokenizer, open_end: bool 
     if any(not isinstance(item, str) for message in told for item in message.items):
         raise UserError('A system message must be text.')
     system = '\n'.join(item for message in told for item in message.items)
-    if talks:
+    if marks:
         if said and (said[0].role != 'user' or (not open_end and said[-1].role != 'assistant')):
             raise UserError('A conversation begins with the user. Examples end with what the assistant says.')
-        return [_no_file(item) for item in chat(*(message.items for message in said), system=system)]
+        return [_no_file(item) for item in chat(*(one.items for one in said), system=system, marks=marks)]
     items = [system] if system else []
     for message in said:
         items += [answer_of(message.items, tokenizer)] if message.role == 'assistant' else message.items
@@ -123,8 +123,8 @@ def answer_of(items: Items, tokenizer: Tokenizer) -> str:
     if any(not isinstance(item, str) for item in items) or not ''.join(items):
         raise UserError('What the assistant says must be text that is not empty.')
     text = ''.join(items)
-    if chats(tokenizer):
-        return mere(text) + ENDS_TURN
+    if marks := dialogue_of(tokenizer):
+        return marks.says + mere(text) + end_of_answer(marks, tokenizer)
     text = text if text[0].isspace() else f' {text}'
     return text if text.endswith(tokenizer.chunk_end) else text + tokenizer.chunk_end
 

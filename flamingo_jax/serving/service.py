@@ -10,7 +10,7 @@ import numpy as np
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.inference.serving import Answer, Engine
-from flamingo_jax.inputs.prompts import Encoded, chats, encode
+from flamingo_jax.inputs.prompts import Encoded, dialogue_of, encode
 from flamingo_jax.serving.conversation import (
     Items,
     Message,
@@ -71,7 +71,7 @@ class Service:
         """Most tokens of an answer if the request does not say."""
         f = self.flamingo
         free = f.config.lm.context - len(encode(prompt, f.tokenizer).tokens)
-        return max(1, min(CHAT, free)) if chats(f.tokenizer) else ANSWER
+        return max(1, min(CHAT, free)) if dialogue_of(f.tokenizer) else ANSWER
 
     def usage(self, prompts: list[Encoded], completion: int = 0) -> dict[str, Any]:
         """The tokens of a request. An image counts as its media tokens, which take no room in the context."""

@@ -19,10 +19,11 @@ from flamingo_jax.conversion.folders import chat_template
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inputs.images import ImageFormat
-from flamingo_jax.inputs.prompts import dialogue_of, encode_prompt, items, vicuna
+from flamingo_jax.inputs.prompts import VICUNA, chat, dialogue_of, encode_prompt, items
 from flamingo_jax.model.bridges.bridge import tags
 from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.vit import CLIP_MEAN, ViT, ViTConfig
+from flamingo_jax.serving.conversation import Message, answer_of, prompt_of
 from tests import peers
 from tests.golden.make_peers import LLAVA_SEQUENCES, pixels
 
@@ -147,7 +148,8 @@ def test_a_dialogue_is_written_as_by_the_original(both, record_property):
     record_property('row', row)
     a, b = (PIL.Image.fromarray(image[0]) for image in peers.random_images(1, 2)[0])
     turns = ([a, b, 'w1 w2'], 'w3', ['w4 w5'])
-    prompt = dialogue_of(ours.tokenizer)(*turns, system='w6')
+    assert dialogue_of(ours.tokenizer) is VICUNA
+    prompt = chat(*turns, system='w6', marks=VICUNA)
     processor = transformers.AutoProcessor.from_pretrained(folder / 'exported', backend='pil')
     messages = [dict(role='system', content=[dict(type='text', text='w6')])]
     for role, turn in zip(('user', 'assistant', 'user'), turns, strict=True):
@@ -274,13 +276,22 @@ def test_an_image_is_its_token_as_often_as_it_has_features(source):
 
 
 def test_a_folder_with_a_template_chats_as_it_says(source, tmp_path):
-    assert dialogue_of(bundle.read(source[2]).tokenizer()) is not vicuna
+    assert dialogue_of(bundle.read(source[2]).tokenizer()) is None
     folder = tmp_path / 'llava'
     shutil.copytree(source[0], folder)
     (folder / 'tokenizer_config.json').write_text(json.dumps(dict(chat_template=peers.VICUNA_TEMPLATE)))
     config, _, tokenizer, *_ = llava.convert(str(folder))
     a, b = peers.random_images(1, 2)[0, :, 0]
-    prompt = dialogue_of(tokenizer)(['Who?', a, b], 'Ann.', 'Why? <image>', system='Be short.')
+    assert dialogue_of(tokenizer) is VICUNA
+    said = [Message('system', ['Be short.']), Message('user', ['Who?', a, b]), Message('assistant', ['Ann.'])]
+    prompt = chat(['Who?', a, b], 'Ann.', 'Why? <image>', system='Be short.', marks=VICUNA)
+    served = prompt_of([*said, Message('user', ['Why? <image>'])], tokenizer)
+    assert [(item if isinstance(item, str) else id(item)) for item in served] == [
+        (item if isinstance(item, str) else id(item)) for item in prompt
+    ]
+    assert prompt_of(said, tokenizer, open_end=False)[-1] == '\nWho? ASSISTANT: Ann. '
+    assert answer_of(['Ann.'], tokenizer) == ' Ann.</s>'  # As the model ends it; so candidates are ranked.
+    assert tokenizer.encode('</s>', continues=True) == [tokenizer.eos]
     assert [item for item in prompt if isinstance(item, str)] == [
         'Be short. USER: ',
         '\n',

@@ -15,11 +15,13 @@ import safetensors.numpy
 from flamingo_jax.checkpoints import bundle, export
 from flamingo_jax.checkpoints.converted import write
 from flamingo_jax.conversion import mllama
+from flamingo_jax.conversion.folders import chat_template
 from flamingo_jax.conversion.hugging_face import open_tensors
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inputs.images import ImageFormat, to_frames
-from flamingo_jax.inputs.prompts import LLAMA3, chat, encode_prompt
+from flamingo_jax.inputs.prompts import LLAMA3, chat, dialogue_of, encode_prompt
 from flamingo_jax.model.flamingo import Flamingo
+from flamingo_jax.serving.conversation import Message, answer_of, prompt_of
 from tests import peers
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -392,6 +394,36 @@ def test_dialogues_are_written_as_llama_3s_template():
         f'{head("system")}Be brief.<|eot_id|>{head("user")}<|image|>What is it?<|eot_id|>{head("assistant")}'
         f'A cat.<|eot_id|>{head("user")}Sure?<|eot_id|>{head("assistant")}'
     )
+
+
+def test_a_folder_with_a_template_chats_as_it_says(source, ours, tmp_path):
+    """And so does the server; the template is exported. A folder without one is of a model that does not chat."""
+    assert dialogue_of(ours.tokenizer) is None
+    folder, template = tmp_path / 'instruct', "{{ '<|start_header_id|>' + messages[0]['role'] }}"
+    shutil.copytree(source[0], folder)
+    (folder / 'chat_template.json').write_text(json.dumps(dict(chat_template=template)))
+    config, _, tokenizer, *_ = mllama.convert(str(folder))
+    assert dialogue_of(tokenizer) is LLAMA3
+    shown = np.asarray(SMALL)
+    said = [Message('user', [shown, 'What is it?']), Message('assistant', ['A cat.']), Message('user', ['Sure?'])]
+    assert prompt_of(said, tokenizer) == chat([shown, 'What is it?'], 'A cat.', 'Sure?', marks=LLAMA3)
+    assert answer_of(['A cat.'], tokenizer) == 'A cat.<|eot_id|>'
+    mllama.write_processor(tmp_path, config, tokenizer)
+    assert chat_template(tmp_path) == template
+
+
+@pytest.mark.parametrize('newer', [False, True])
+def test_how_images_are_prepared(source, tmp_path, newer):
+    """In the folder's own file, or in the processor's, as newer versions of transformers write it."""
+    folder, about = tmp_path / 'source', dict(image_mean=[0.1, 0.2, 0.3], size=dict(height=TILE, width=TILE))
+    shutil.copytree(source[0], folder)
+    name, content = ('processor', dict(image_processor=about)) if newer else ('preprocessor', about)
+    (folder / f'{name}_config.json').write_text(json.dumps(content))
+    assert mllama.convert(str(folder)).config.vision.mean == (0.1, 0.2, 0.3)
+    about |= dict(max_image_tiles=6)
+    (folder / f'{name}_config.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='its images have 6 tiles of 42, not 42'):
+        mllama.convert(str(folder))
 
 
 def test_prompts_begin_with_bos(ours):

@@ -412,19 +412,25 @@ function promptOf(cards) {
 }
 
 // The same in a chat, with the marks that `flamingo_jax.inputs.prompts.chat` sets. All cards between two answers are
-// what is asked: a space stands before the text of an image, and a new line before a text after another. An answer at
-// the end of the strip is open.
+// what is asked: a space stands before the text of an image, and a new line before a text after another. Some models
+// have the images of a turn first, each on a line. An answer at the end of the strip is open.
 function chatOf(cards) {
-  const items = []
+  const items = [], marks = about.chat
+  let told = false // Whether the turn has a text.
   const add = item => typeof item === 'string' && typeof items.at(-1) === 'string' ? items.push(items.pop() + item) : items.push(item)
   cards.forEach((card, i) => {
     const [before, after] = [cards[i - 1], cards[i + 1]]
     const first = before?.said !== card.said
-    if (first && !card.said) add((before ? '\n' : '') + about.chat.asks)
-    if (card.frames.length) add({frames: card.frames})
-    const space = typeof items.at(-1) === 'object' ? ' ' : first ? '' : '\n'
-    if (card.text) add(mere((/^\s/.test(card.text) ? '' : space) + card.text))
-    if (card.said ? after : !after || after.said) add(card.said ? about.chat.ends : about.chat.answers)
+    if (first) add(card.said ? marks.says : (before ? marks.between : '') + marks.asks)
+    if (first && marks.images_first) {
+      const end = cards.findIndex((other, j) => j > i && other.said !== card.said)
+      for (const {frames} of cards.slice(i, end < 0 ? cards.length : end)) if (frames.length) { add({frames}); add('\n') }
+    } else if (card.frames.length && !marks.images_first) add({frames: card.frames})
+    if (first) told = false
+    const space = typeof items.at(-1) === 'object' ? ' ' : (marks.images_first ? !told : first) ? '' : '\n'
+    if (card.text) add(mere(marks.images_first ? space + card.text.trim() : (/^\s/.test(card.text) ? '' : space) + card.text))
+    told ||= card.text !== ''
+    if (card.said ? after : !after || after.said) add(card.said ? marks.ends_turn : marks.answers)
   })
   return items
 }
@@ -676,7 +682,7 @@ $('rank').onclick = () => {
   $('ranked').hidden = true
   return run('rank', message, async signal => {
     if (!candidates.length) throw Error('Write a candidate in each line.')
-    const body = {prompt: promptOf(variant('model')), candidates: candidates.map(text => chatting() ? mere(text) + about.chat.ends : mere(` ${text}`) + about.chunk_end)}
+    const body = {prompt: promptOf(variant('model')), candidates: candidates.map(text => chatting() ? about.chat.says + mere(text) + about.chat.ends_answer : mere(` ${text}`) + about.chunk_end)}
     const {log_likelihoods: scores} = await post('rank', JSON.stringify(body), signal)
     const most = Math.max(...scores)
     const total = scores.reduce((sum, score) => sum + Math.exp(score - most), 0)

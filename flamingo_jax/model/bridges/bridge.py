@@ -38,6 +38,8 @@ class Media(NamedTuple):
     # Parts side by side, as a gated block takes them, each [x c h n k] over the x gated blocks; None: computed in each
     # block.
     keys_values: Any
+    # Which of the tokens there are, in as many parts, where images differ in their number; None: all.
+    real: tuple[Bool[Array, 'c _ 1'], ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -50,6 +52,11 @@ class Media(NamedTuple):
         if self.keys_values is None:
             return self.tokens.shape[1]
         return sum(jax.tree.leaves(part)[0].shape[-2] for part in self.keys_values)
+
+    def beside(self, other: 'Media') -> 'Media':
+        """The parts of both, these first."""
+        real = None if self.real is None else (*self.real, *(other.real or ()))
+        return Media(None, (*self.keys_values, *other.keys_values), real)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +71,7 @@ class BridgeConfig(Component):
     only_last_image: ClassVar[bool] = True  # Whether a token sees the last image before it, or all of them.
     together: ClassVar[bool] = False  # Whether it sees those that stand side by side with the last.
     takes_places: ClassVar[bool] = False  # Whether an image's tag has a token for each of its media tokens.
+    with_positions: ClassVar[bool] = False  # Whether an image's tag is embedded as its positions alone.
     acts_on_text: ClassVar[bool] = True  # Whether text is changed that sees no image.
     attends: ClassVar[bool] = True  # Whether there is cross-attention, whose weights can be looked at.
     heads: ClassVar[int] = 0  # Of its attention, if it has one.
@@ -103,6 +111,10 @@ class BridgeConfig(Component):
           before: of the last token before these, [b].
         """
         return runs(tokens, tags(tokens, tag), phi, before) if self.together else None
+
+    def real(self, tokens: Float[Array, 'b m e']) -> tuple[Bool[Array, 'b m 1'], ...] | None:
+        """Which of the media tokens there are, for `Media`; None: all."""
+        return None
 
     def seen(self, at: 'Placement', media: Media, r: int) -> Mask:
         """Which media tokens, r of each image, each token of a text may see."""

@@ -7,7 +7,7 @@ A token sees the images that stand side by side before it, up to the last one; a
 beside it so far. Text that sees no image is not changed. In transformers 5.24, text before the first image attends to
 all images equally. In Meta's code and here it gets nothing.
 
-Media tokens of zeros are tiles that an image does not have. Their keys are zeros, by which they are known.
+Media tokens of zeros are tiles that an image does not have. No text sees them.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from flamingo_jax.errors import UserError
 from flamingo_jax.model.attention import Mask, as_array, attend_to_parts
@@ -62,8 +62,15 @@ class MllamaXattnConfig(BridgeConfig):
     def seen(self, at: Placement, media: Media, r: int) -> Mask:
         """See `BridgeConfig.seen`: the images from the first that stands beside the last, to the last."""
         image = jnp.repeat(jnp.arange(1, media.length // r + 1), r)
-        first = at.phi if at.run is None else at.run.first
-        return (first[..., None] <= image) & (image <= at.phi[..., None])
+        first, b = at.phi if at.run is None else at.run.first, len(at.phi)
+        seen = (first[..., None] <= image) & (image <= at.phi[..., None])
+        if media.real is None:
+            return seen
+        return seen & jnp.concatenate([jnp.repeat(x[..., 0], b // len(x), axis=0) for x in media.real], axis=1)[:, None]
+
+    def real(self, tokens: Float[Array, 'b m e']) -> tuple[Bool[Array, 'b m 1'], ...]:
+        """See `BridgeConfig.real`: those that are not zeros."""
+        return ((tokens != 0).any(axis=-1, keepdims=True),)
 
     def module(
         self, lm: LanguageModelConfig, media_width: int, dtype: DTypeLike = jnp.float32, kernel: str = 'plain'
@@ -115,10 +122,7 @@ class MllamaXattn(Bridge):
 
     def __call__(self, y: Float[Array, 'b l d'], keys_values: Parts, mask: Mask) -> Float[Array, 'b l d']:
         """The text, changed by both gated branches where it may see an image."""
-        b, l = y.shape[:2]
-        real = [jnp.repeat((key[:, 0] != 0).any(axis=-1), b // len(key), axis=0) for key, _ in keys_values]
-        tokens = jnp.concatenate(real, axis=1)
-        mask = as_array(mask, l, tokens.shape[1]) & tokens[:, None]
+        mask = as_array(mask, y.shape[1], sum(key.shape[2] for key, _ in keys_values))
         q = constrain(self.norm_query(self.query(self.norm_text(y))), 'batch', None, 'heads', None)
         attended = self.out(attend_to_parts(q, keys_values, mask, kernel=self.kernel))
         y = constrain(y + times(attended, jnp.tanh(self.alpha_xattn)), 'batch', None, 'embed')

@@ -35,6 +35,8 @@ class PrefixConfig(BridgeConfig):
     attends: ClassVar[bool] = False
     first: ClassVar[int] = 0
     every: ClassVar[int] = 2**30  # Deeper than any model.
+    # Whether a soft word has the position of its place added, in a language model with learned ones (BLIP-2).
+    with_positions: bool = False
 
     def check(self, model: 'FlamingoConfig') -> None:
         """See `BridgeConfig.check`."""
@@ -53,11 +55,13 @@ class PrefixConfig(BridgeConfig):
         self, lm: LanguageModelConfig, media_width: int, dtype: DTypeLike = jnp.float32, kernel: str = 'plain'
     ) -> 'Prefix':
         """See `BridgeConfig.module`."""
-        return Prefix()
+        return Prefix(self)
 
 
 class Prefix(Bridge):
     """Puts the media tokens into the embedded text."""
+
+    config: PrefixConfig
 
     def words(self, media: Float[Array, 'b m d']) -> Float[Array, 'b m d']:
         """The soft words."""
@@ -82,4 +86,5 @@ class Prefix(Bridge):
         number = jnp.arange(l)
         place = first + number - jax.lax.cummax(jnp.where(begins, number, 0), axis=1)
         place = jnp.where(seen, place, 0)
-        return jnp.where(seen[..., None], jnp.take_along_axis(words, place[..., None], axis=1), y)
+        found = jnp.take_along_axis(words, place[..., None], axis=1)
+        return jnp.where(seen[..., None], found + y if self.config.with_positions else found, y)
