@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flamingo_jax import __version__
-from flamingo_jax.evaluation import answered, checks, records, report
+from flamingo_jax.evaluation import answered, checks, paired, records, report
 from flamingo_jax.evaluation.answered import Answered
 from flamingo_jax.evaluation.asking import ask
 from flamingo_jax.evaluation.contact_sheet import Example
@@ -87,9 +87,9 @@ def evaluate(
             examples += shown
     if jax.process_index() == 0:
         about = _about(config, checkpoint, model, tasks, pools, seconds=round(time.time() - start))
-        written = report.write(workdir, rows, examples, about)
+        written = report.write(workdir, rows, examples, about, paired.table(rows))
         finish()
-        print(report.table(rows) + report.by_type(rows))
+        print(report.table(rows) + paired.table(rows) + report.by_type(rows))
         print(*filter(None, written), sep='\n')
     processes.wait_for_all('the report is written')
     return rows
