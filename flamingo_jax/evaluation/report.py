@@ -5,6 +5,7 @@
     queries.jsonl        a line for each query of each row: its score, the model's answer, the truth, the ids of its
                          examples, and all that it takes to score it again (see `compare.py`)
     report.png           score against shots, as in figure 2 (right) of the paper
+    curves.png           the model's score against shots with its gain and its cost (see `curves.py`)
     contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
 
 A few-shot score means little alone. The language model may know the task (text only), the words of the support may
@@ -175,7 +176,9 @@ def write(
     ]
     # `seeds` belongs to the mean over seeds, which is no row of its own. To copy all queries would take long.
     as_dicts = [dataclasses.asdict(dataclasses.replace(row, queries={})) for row in rows]
-    as_dicts = [{key: value for key, value in row.items() if key not in ('seeds', 'queries')} for row in as_dicts]
+    as_dicts = [
+        {key: value for key, value in row.items() if key not in ('seeds', 'queries', 'seconds')} for row in as_dicts
+    ]
     if lines:
         write_whole(folder / 'queries.jsonl', ''.join(lines).encode())
     else:

@@ -14,8 +14,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.evaluation import controls, published
+from flamingo_jax.evaluation import published
 from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Ranked
+from flamingo_jax.evaluation.controls import DEFAULT as DEFAULT_CONTROLS
+from flamingo_jax.evaluation.controls import names_of
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
 from flamingo_jax.evaluation.rices import BY_CLIP
@@ -44,7 +46,7 @@ class Task:
     title: str = ''  # Its name in reports; '' is its name in the config.
     data: str = ''  # Folder of the data set; '' is the evaluation's.
     support_data: str = ''  # Folder of the examples, if another.
-    controls: tuple[str, ...] = controls.DEFAULT  # What is asked beside the model: see controls.py. () is nothing.
+    controls: tuple[str, ...] = DEFAULT_CONTROLS  # What is asked beside the model: see controls.py. () is nothing.
     # Also ask the language model alone, which reads the name of what an image shows in the image's place.
     told: bool = False
     text_examples: int = 0  # Examples without images in 0-shot prompts for open-ended answers (paper: 2).
@@ -88,7 +90,7 @@ class Task:
                 f"answers to ('{COMPARED}',)."
             )
         try:
-            self.controls = controls.names_of(self.controls)
+            self.controls = names_of(self.controls)
             with published.digests() as self.annotations:
                 self.prepare(pools)
         except ValueError as error:
