@@ -137,7 +137,7 @@ def ours(peer: str, folder: pathlib.Path, shots: int, queries: int, batch: int, 
     c = vqav2.get_config(peer)
     c.data, c.batch_size = str(folder / 'data'), batch
     task = c.tasks.vqav2
-    task.shots, task.support, task.support_size, task.controls = (shots,), ('random',), 0, False
+    task.shots, task.support, task.support_size, task.controls = (shots,), ('random',), 0, ()
     task.asks = DrawnVQAv2
     if support == 'fixed':
         task.asks, task.support = VQAv2, ('fixed',)

@@ -49,7 +49,7 @@ def words(c: ConfigDict) -> None:
 def named(style: str, **fields) -> ConfigDict:
     """Names of concepts that were trained on, in a style that was not, beside images of the styles that were."""
     splits = dict(query_split='train', support_split='train')
-    return evaluation.task(Names, query_styles=(style,), support_styles=STYLES, controls=False, **splits, **fields)
+    return evaluation.task(Names, query_styles=(style,), support_styles=STYLES, controls=(), **splits, **fields)
 
 
 def names(c: ConfigDict) -> None:
@@ -91,5 +91,5 @@ def languages(c: ConfigDict) -> None:
 
 def ablation(c: ConfigDict) -> None:
     """What the ablations are compared by."""
-    c.tasks.words = evaluation.task(Words, title='5-way new words', ways=5, shots=(1, 2), controls=False, **HELD_OUT)
+    c.tasks.words = evaluation.task(Words, title='5-way new words', ways=5, shots=(1, 2), controls=(), **HELD_OUT)
     c.tasks.names = named('fluent-3d', title='names of drawings', shots=(4,), support=('rices',))

@@ -156,7 +156,7 @@ def phrases(c: ConfigDict) -> None:
             prompt=phrase,
             shots=(0,),
             answers=('open-ended',),
-            controls=False,
+            controls=(),
             query_styles=('fluent-3d',),
             support_styles=STYLES,
             **KNOWN,

@@ -390,8 +390,8 @@ class Benchmark(Task):
         )
 
     def _example(self, item: Item) -> Part:
-        text = item.text + self.prompts.answer.format(answer=self.learnt(item)[0])
-        return Part(item.image, self._files, text, item.id)
+        label = self.learnt(item)[0]
+        return Part(item.image, self._files, item.text + self.prompts.answer.format(answer=label), item.id, label)
 
     def learnt(self, item: Item) -> Sequence[str]:
         """The answers to learn when a model is fine-tuned; an example shows the first."""

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flamingo_jax.errors import UserError
+from flamingo_jax.evaluation import controls
 from flamingo_jax.evaluation.answers import Ranked
 from flamingo_jax.evaluation.benchmark import Benchmark
 from flamingo_jax.evaluation.episode_prompts import lengths_of, prompt_of
@@ -27,6 +28,8 @@ def check_config(config: ConfigDict) -> None:
     for name in ('seeds', 'episodes', 'frames', 'batch_size', 'max_new_tokens', 'num_beams'):
         if config[name] < 1:
             raise UserError(f'config.{name} is {config[name]}. It must be 1 or more.')
+    if config.other_images and config.features:
+        raise UserError('config.other_images are image files, which cannot stand beside config.features. Remove one.')
     if not math.isfinite(config.length_penalty):
         raise UserError(f'config.length_penalty is {config.length_penalty}. It must be a finite number.')
     titles = [fields.get('title') or name for name, fields in config.tasks.to_dict().items()]
@@ -90,7 +93,9 @@ def longest(setting: Setting, model: Pretrained) -> tuple[int, int]:
     """The most tokens of a prompt, and of an answer, of the control that needs the most."""
     answering, episodes, most = setting.answering, setting.episodes(), []
     for name in setting.controls:
-        if name in ('shuffled images', 'text only'):  # Their prompts are those of the model, or shorter.
+        if (
+            name in controls.CONTROLS and name not in controls.NEW_TEXTS
+        ):  # Their prompts are no longer than the model's.
             continue
         _, responder, asked, shown = setting.control(name, model, episodes)
         rooms: dict[tuple[str, ...], int] = {}  # Many episodes have the same candidates.

@@ -20,6 +20,7 @@ def base() -> ConfigDict:
     c.pooled = ''  # Folder in which the features that RICES compares are kept; '' is `pooled` in the workdir.
     # Bundle of the CLIP by which the support 'rices by clip' compares images: `convert clip_embedding` makes it.
     c.clip = ''
+    c.other_images = ''  # Folder of image files for the control 'images of another set'; not beside `features`.
     c.image_size = 0  # Height and width of the images in pixels; 0 is that of training.
     c.frames = 1  # Frames per image; more than 1 are clips.
     c.stills = False  # True shows only the first frame of a clip.

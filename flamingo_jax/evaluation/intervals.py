@@ -69,6 +69,18 @@ def difference(
     return value, _wilson(0.0, number / of_one, _quantile(number))  # All are alike, which tells little of a few.
 
 
+def ratio(part: Mapping[Hashable, float], whole: Mapping[Hashable, float], clusters: Clusters) -> Score:
+    """The ratio of two means over the same ids, by the delta method (Cochran 1977, section 6.3).
+
+    The mean of `whole` should be certainly above 0. ValueError if it is not above 0, or if the ids differ.
+    """
+    if part.keys() != whole.keys() or not whole or (mean := float(np.mean(list(whole.values())))) <= 0:
+        raise UserError('A ratio needs two scores of the same queries, the second above 0.')
+    value = float(np.mean(list(part.values()))) / mean
+    _, half = difference({id: value * one for id, one in whole.items()}, part, clusters)
+    return Score(value, half / mean)
+
+
 def share(right: Sequence[bool]) -> Score:
     """The share of right answers, with its 95 % interval.
 

@@ -5,6 +5,7 @@
     queries.jsonl        a line for each query of each row: its score, the model's answer, the truth, the ids of its
                          examples, and all that it takes to score it again (see `compare.py`)
     report.png           score against shots, as in figure 2 (right) of the paper
+    curves.png           the model's score against shots with its gain and its cost (see `curves.py`)
     contact_sheet.html   examples, right and wrong (see `contact_sheet.py`)
 
 A few-shot score means little alone. The language model may know the task (text only), the words of the support may
@@ -89,6 +90,14 @@ class Row:
     queries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     seeds: tuple[float, ...] = ()  # In a mean of several seeds: the model's score at each.
     by_type: str = ''  # The scores of each type of question, as the set's own script prints them.
+    # How much higher the model scores than each control, on the same questions; and the share of the few-shot gain that
+    # needs the demonstrations' image-label pairs, if it is known (paired.py).
+    leads: dict[str, Score] = dataclasses.field(default_factory=dict)
+    pairs: Score | None = None
+    tokens: float = 0.0  # Of a prompt, on average.
+    seconds: float | None = (
+        None  # A query, without its controls; None if the answers were kept from an earlier command.
+    )
 
     @property
     def above(self) -> bool:
@@ -115,18 +124,24 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
     means = []
     for same in settings.values():
         if len(same) > 1:
-            names = [name for name in same[0].scores if all(name in row.scores for row in same)]
-            scores = {
-                name: Score(
-                    statistics.mean(row.scores[name].value for row in same),
-                    statistics.mean(row.scores[name].interval for row in same),
-                )
-                for name in names
-            }
-            seeds = tuple(row.scores['model'].value for row in same) if 'model' in names else ()
-            same = [dataclasses.replace(same[0], scores=scores, seeds=seeds, queries={})]
+            scores, leads = _means([row.scores for row in same]), _means([row.leads for row in same])
+            pairs = _means([{'': row.pairs} if row.pairs else {} for row in same]).get('')
+            seeds = tuple(row.scores['model'].value for row in same) if 'model' in scores else ()
+            mean = dataclasses.replace(same[0], scores=scores, leads=leads, pairs=pairs, seeds=seeds, queries={})
+            same = [dataclasses.replace(mean, tokens=statistics.mean(row.tokens for row in same))]
         means += same
     return means
+
+
+def _means(scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
+    """The mean of each score that all of them have, and of its interval."""
+    return {
+        name: Score(
+            statistics.mean(one[name].value for one in scores), statistics.mean(one[name].interval for one in scores)
+        )
+        for name in scores[0]
+        if all(name in one for one in scores)
+    }
 
 
 class Files(NamedTuple):
@@ -138,12 +153,16 @@ class Files(NamedTuple):
     contact_sheet: Path
 
 
-def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any]) -> Files:
+def write(
+    folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Example], about: dict[str, Any], more: str = ''
+) -> Files:
     """Writes the files into `folder`, which is created if needed.
 
     about: checkpoint, checksums, digests of annotation files, what was left out, config, seed, wall seconds, machine
       kind, versions and so on, for report.json. Numpy scalars become numbers, and what JSON cannot hold becomes its
       `str`.
+
+    more: text below the table.
 
     Each file appears whole or not at all; files of an earlier evaluation are replaced. The scores are written first,
     so that an error in an image cannot lose them. Raises `ImageError` if an image of an example cannot be read.
@@ -157,7 +176,9 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
     ]
     # `seeds` belongs to the mean over seeds, which is no row of its own. To copy all queries would take long.
     as_dicts = [dataclasses.asdict(dataclasses.replace(row, queries={})) for row in rows]
-    as_dicts = [{key: value for key, value in row.items() if key not in ('seeds', 'queries')} for row in as_dicts]
+    as_dicts = [
+        {key: value for key, value in row.items() if key not in ('seeds', 'queries', 'seconds')} for row in as_dicts
+    ]
     if lines:
         write_whole(folder / 'queries.jsonl', ''.join(lines).encode())
     else:
@@ -165,7 +186,7 @@ def write(folder: str | os.PathLike, rows: Sequence[Row], examples: Sequence[Exa
     means = over_seeds(rows)
     return Files(
         json=write_whole(folder / 'report.json', as_json({'about': about, 'rows': as_dicts}).encode()),
-        text=write_whole(folder / 'report.txt', (table(rows) + by_type(rows) + _left_out(about)).encode()),
+        text=write_whole(folder / 'report.txt', (table(rows) + more + by_type(rows) + _left_out(about)).encode()),
         chart=_write_chart(folder / 'report.png', means),
         contact_sheet=write_whole(folder / 'contact_sheet.html', contact_sheet.page(examples).encode()),
     )
@@ -217,7 +238,7 @@ def table(rows: Sequence[Row]) -> str:
         ' ' * (wide + 20) + ''.join(f'{upper:>12} ' for upper, _ in heads),
         f'{"support":{wide + 2}}{"shots":>7}{"episodes":>11}' + ''.join(f'{lower:>12} ' for _, lower in heads),
     ]
-    for (task, answers), group in _groups(rows).items():
+    for (task, answers), group in groups(rows).items():
         lines += ['', f'{task}, {answers}']
         for row in group:
             lines.append(f'  {row.support:{wide}}{row.shots:>7}{row.episodes:>11}')
@@ -225,8 +246,8 @@ def table(rows: Sequence[Row]) -> str:
                 cell = _cell(row.scores.get(name), '' if name in bare else ' ' * 6)
                 lines[-1] += f'{cell:>12}' + ('*' if name == 'model' and row.above else ' ')
             if row.seeds:
-                apart = _decimals(statistics.stdev(row.seeds))
-                lines.append(f'{"":11}{len(row.seeds)} seeds: {" ".join(map(_decimals, row.seeds))}, deviation {apart}')
+                apart = decimals(statistics.stdev(row.seeds))
+                lines.append(f'{"":11}{len(row.seeds)} seeds: {" ".join(map(decimals, row.seeds))}, deviation {apart}')
     lines += ['', '± half of the 95 % interval over images asked about. Shots of n-way tasks are per class.']
     if not all(row.scores for row in rows):
         lines += [
@@ -246,51 +267,53 @@ def _cell(score: Score | None, no_interval: str) -> str:
     """'.795 ±.025', or a dash. `no_interval` replaces a missing interval, so that digits align."""
     if score is None:
         return '–' + no_interval
-    return _decimals(score.value) + (f' ±{_decimals(score.interval)}' if score.interval else no_interval)
+    return decimals(score.value) + (f' ±{decimals(score.interval)}' if score.interval else no_interval)
 
 
-def _decimals(fraction: float) -> str:
+def decimals(fraction: float) -> str:
+    """A score as tables show it: `.795`."""
     return f'{fraction:.3f}'.removeprefix('0')
 
 
 def _score_names(rows: Sequence[Row]) -> list[str]:
-    present = dict.fromkeys(name for row in rows for name in row.scores)
+    """The scores of the table and the chart. Other controls are in a table of their own (paired.py)."""
+    present = dict.fromkeys(name for row in rows for name in row.scores if name in COLOURS or name not in row.leads)
     return [name for name in COLOURS if name in present] + [name for name in present if name not in COLOURS]
 
 
-def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """The rows of each task and kind of answers, by support and shots."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.task, row.answers), []).append(row)
-    return {key: sorted(group, key=lambda row: (row.support, row.shots)) for key, group in groups.items()}
+        found.setdefault((row.task, row.answers), []).append(row)
+    return {key: sorted(group, key=lambda row: (row.support, row.shots)) for key, group in found.items()}
 
 
 def _chart(rows: Sequence[Row]) -> bytes:
     """A PNG with a panel for each task and kind of answers. Colours show the kind of score, dashes RICES."""
     import matplotlib.figure  # Takes a second, so it is imported only for a report.
 
-    groups = _groups(rows)
-    down = max(math.ceil(len(groups) / 3), 1)
-    across = max(math.ceil(len(groups) / down), 1)  # Makes the rows as equal as possible.
+    panels = groups(rows)
+    down = max(math.ceil(len(panels) / 3), 1)
+    across = max(math.ceil(len(panels) / down), 1)  # Makes the rows as equal as possible.
     style = {'font.family': fonts.families(), 'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}
     with matplotlib.rc_context(style), fonts.told('report.png'):
         # A Figure of its own, without pyplot: no display and no global state. It renders with Agg.
         figure = matplotlib.figure.Figure(
             figsize=(max(4.1 * across, 7.5), 3.3 * down + 0.9), dpi=110, layout='constrained'
         )
-        if not groups:
+        if not panels:
             figure.text(0.5, 0.5, 'Nothing was evaluated.', ha='center', va='center')
-        for i, ((task, answers), group) in enumerate(groups.items()):
+        for i, ((task, answers), group) in enumerate(panels.items()):
             axes = figure.add_subplot(down, across, i + 1)
             _panel(axes, group)
             title = textwrap.fill(f'{task}, {answers}', 38)  # No wider than the panel.
             axes.set_title(title, loc='left', fontsize=11, fontweight='bold')
             if i % across == 0:
                 axes.set_ylabel('score')
-            if i + across >= len(groups):
+            if i + across >= len(panels):
                 axes.set_xlabel('shots (of n-way tasks: per class)')
-        if groups:
+        if panels:
             figure.legend(handles=_legend(rows), loc='outside upper center', ncols=4, frameon=False, handlelength=2.6)
         file = io.BytesIO()
         figure.savefig(file, format='png', facecolor='white')

@@ -36,7 +36,7 @@ class Retrieval(Task):
     form: str = ' {caption}'
     shots: tuple[int, ...] = (0,)
     answers: tuple[str, ...] = tuple(AT)
-    controls: bool = False
+    controls: tuple[str, ...] = ()
     support_split: str = ''
 
     may_answer: ClassVar[tuple[str, ...]] = tuple(AT)

@@ -1,6 +1,7 @@
 """An evaluation: every task of a config is asked at every setting, with its controls, and a report is written."""
 
 import dataclasses
+import importlib.util
 import itertools
 import platform
 import time
@@ -8,21 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flamingo_jax import __version__
-from flamingo_jax.evaluation import answered, checks, records, report
+from flamingo_jax.evaluation import answered, checks, curves, paired, records, report
 from flamingo_jax.evaluation.answered import Answered
 from flamingo_jax.evaluation.asking import ask
 from flamingo_jax.evaluation.contact_sheet import Example
+from flamingo_jax.evaluation.episode_prompts import frames, lengths_of
 from flamingo_jax.evaluation.pools import Pools
 from flamingo_jax.evaluation.report import Row
 from flamingo_jax.evaluation.rices import BY_CLIP
 from flamingo_jax.evaluation.scoring import score
 from flamingo_jax.evaluation.setting import Setting
 from flamingo_jax.evaluation.task import OPEN_ENDED, Task, make
-from flamingo_jax.files import Path, as_path
+from flamingo_jax.files import Path, as_path, write_whole
 from flamingo_jax.inference import pretrained
 from flamingo_jax.inference.pretrained import Pretrained
 from flamingo_jax.locks import alone_in
@@ -87,9 +90,14 @@ def evaluate(
             examples += shown
     if jax.process_index() == 0:
         about = _about(config, checkpoint, model, tasks, pools, seconds=round(time.time() - start))
-        written = report.write(workdir, rows, examples, about)
+        # Beside the rows, which two machines share to the last bit.
+        about['seconds_a_query'] = {
+            '; '.join(str(getattr(row, key)) for key in report.SETTING): row.seconds for row in rows
+        }
+        more = paired.table(rows) + curves.table(rows)
+        written = [*report.write(workdir, rows, examples, about, more), write_curves(workdir, rows)]
         finish()
-        print(report.table(rows) + report.by_type(rows))
+        print(report.table(rows) + more + report.by_type(rows))
         print(*filter(None, written), sep='\n')
     processes.wait_for_all('the report is written')
     return rows
@@ -114,12 +122,28 @@ def measure(
       progress: called with the number of questions that were answered: an episode has one for each control.
     """
     episodes, kept, given = setting.episodes(), Answered() if kept is None else kept, {}
+    seconds = None
     read = setting.task.read_answer if setting.answers == OPEN_ENDED else lambda answer: answer
     for name in setting.controls:
         control = setting.control(name, model, episodes)
+        begin, before = time.perf_counter(), len(kept)
         answers = ask(control, setting.answering, batch_size, kept, progress)
+        if name == 'model' and len(kept) > before:
+            seconds = (time.perf_counter() - begin) / (len(kept) - before)
         given[name] = {e.id: read(answer) for e, answer in zip(control.episodes, answers, strict=True)}
-    return score(setting, episodes, given, examples)
+    row, shown = score(setting, episodes, given, examples)
+    tokens = float(np.mean(lengths_of(model, episodes, frames)))
+    return dataclasses.replace(row, tokens=tokens, seconds=seconds), shown
+
+
+def write_curves(workdir: str | Path, rows: Sequence[Row]) -> Path | None:
+    """Draws the scores over shots into `curves.png`; None without Matplotlib, or without several numbers of shots."""
+    file = as_path(workdir) / 'curves.png'
+    drawn = curves.chart(rows) if importlib.util.find_spec('matplotlib') else None
+    if drawn is None:
+        file.unlink(missing_ok=True)  # Of an earlier evaluation.
+        return None
+    return write_whole(file, drawn)
 
 
 def _same(setting: Setting, rows: Sequence[Row]) -> Row | None:

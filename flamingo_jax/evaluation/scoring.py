@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from flamingo_jax.evaluation import intervals
+from flamingo_jax.evaluation import intervals, paired
 from flamingo_jax.evaluation.contact_sheet import Example
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import Row, Score
 from flamingo_jax.evaluation.setting import Setting
-from flamingo_jax.evaluation.task import OPEN_ENDED, Task
+from flamingo_jax.evaluation.task import OPEN_ENDED
 from flamingo_jax.tasks.episode import Episode, Part
 
+Marks = dict[str, dict[str, float]]  # Name of a control or baseline -> id of an episode -> its score.
 Given = Mapping[str, Mapping[str, Any]]  # Name of a control -> id of an episode -> the answer that is scored.
 
 
@@ -25,7 +26,8 @@ def score(setting: Setting, episodes: Sequence[Episode], given: Given, examples:
     examples: the number of right answers, and of wrong ones.
     """
     task, answers = setting.task, given['model']
-    scores, marks = _scores(setting, episodes, given) if task.scored else ({}, {})
+    scores, every = _scores(setting, episodes, given) if task.scored else ({}, {'model': {}})
+    marks, clusters = every['model'], {episode.id: episode.clusters for episode in episodes}
     row = Row(
         task.name,
         setting.answers,
@@ -34,14 +36,16 @@ def score(setting: Setting, episodes: Sequence[Episode], given: Given, examples:
         len(episodes),
         scores,
         setting.seed,
-        queries=_queries(task, episodes, answers, marks),
+        queries=_queries(setting, episodes, answers, every),
         by_type=task.by_type([(episode.types, marks[episode.id]) for episode in episodes]) if task.scored else '',
+        leads=paired.differences(every, clusters) if task.scored else {},
+        pairs=paired.needs_pairs(every, clusters) if task.scored else None,
     )
     return row, _examples(setting, examples, episodes, answers, marks)
 
 
-def _scores(setting: Setting, episodes: Sequence[Episode], given: Given) -> tuple[dict[str, Score], dict[str, float]]:
-    """The scores of all controls and baselines, and the score of each of the model's answers."""
+def _scores(setting: Setting, episodes: Sequence[Episode], given: Given) -> tuple[dict[str, Score], Marks]:
+    """The scores of all controls and baselines, and of each of their answers."""
     task, given = setting.task, {name: dict(answers) for name, answers in given.items()}
     for episode in episodes:
         for name, answer in task.baselines(episode).items():
@@ -61,7 +65,7 @@ def _scores(setting: Setting, episodes: Sequence[Episode], given: Given) -> tupl
     if chances := [chance for episode in episodes if (chance := task.chance(episode)) is not None]:
         # Copying a word of the prompt as an open-ended answer is as good as a guess among the candidates.
         scores['chance'] = Score(float(np.mean(chances)), 0.0)
-    return scores, marks['model']
+    return scores, marks
 
 
 def _any_candidate(episodes: Sequence[Episode], answers: dict[str, str], clusters: dict[str, tuple[str, ...]]) -> Score:
@@ -92,17 +96,20 @@ def _examples(
 
 
 def _queries(
-    task: Task, episodes: Sequence[Episode], answers: Mapping[str, Any], marks: Mapping[str, float]
+    setting: Setting, episodes: Sequence[Episode], answers: Mapping[str, Any], marks: Marks
 ) -> dict[str, dict[str, Any]]:
     """`Row.queries`; the score is None, and there is no truth, if the right answers are not published."""
-    queries = {}
+    queries, task, beside = {}, setting.task, [name for name in setting.controls[1:] if name in marks]
     for e in episodes:
         answer = answers[e.id]
-        query = dict(clusters=e.clusters, score=marks.get(e.id), answer=_chosen(answer), metric=task.metric_name)
+        query = dict(
+            clusters=e.clusters, score=marks['model'].get(e.id), answer=_chosen(answer), metric=task.metric_name
+        )
         # As the metric takes it, if it takes more than the answer.
         query |= dict(likelihoods=answer) if isinstance(answer, dict) else {}
         query |= dict(found=answer) if isinstance(answer, list) else {}
         query |= dict(truth=e.truth, references=e.references) if task.scored else {}
+        query |= dict(controls={name: marks[name][e.id] for name in beside}) if beside else {}
         query |= dict(types=dict(e.types)) if e.types else {}
         queries[e.id] = query | dict(examples=[_named(part) for part in e.support])
     return queries

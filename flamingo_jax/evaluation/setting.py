@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from flamingo_jax.evaluation import controls
 from flamingo_jax.evaluation.answers import Answering
 from flamingo_jax.evaluation.episode_prompts import Shown, frames, words
-from flamingo_jax.evaluation.task import COMPARED, Task, shuffled
+from flamingo_jax.evaluation.task import COMPARED, Task
 from flamingo_jax.inference.pretrained import Pretrained
-from flamingo_jax.tasks.episode import Episode
+from flamingo_jax.tasks.episode import Episode, Part
 
 
 class Control(NamedTuple):
@@ -33,23 +34,26 @@ class Setting:
     seed: int
     number: int  # Episodes that are wanted.
     answering: Answering  # How an answer is given.
+    others: tuple[Part, ...] = ()  # Images of another set, for the control that shows them.
 
     @staticmethod
     def of(config: ConfigDict, task: Task, shots: int, support: str, answers: str) -> 'Setting':
         """The setting at the first seed of an evaluation's config."""
         answering = task.answering(answers, config.max_new_tokens, config.num_beams, config.length_penalty)
-        return Setting(task, shots, support, answers, config.seed, config.episodes, answering)
+        others = controls.of_folder(config.other_images)
+        return Setting(task, shots, support, answers, config.seed, config.episodes, answering, others)
 
     def __str__(self) -> str:
         return f'{self.task.name}, {self.shots} shots, {self.support}, {self.answers}'
 
     @property
     def controls(self) -> list[str]:
-        """The names of its controls, with the model itself first. Two towers need an image."""
-        task = self.task
-        controls = ['shuffled images', 'text only'] if task.controls and task.scored else []
-        controls = controls[:1] if self.answers == COMPARED else controls
-        return ['model', *controls, *(['told the names'] if task.told and task.scored else [])]
+        """The names of its controls, with the model itself first: those that can be asked here."""
+        task, possible = self.task, tuple(controls.CONTROLS) if self.shots else controls.WITHOUT_DEMONSTRATIONS
+        possible = controls.TWO_TOWERS if self.answers == COMPARED else possible
+        if not task.scored:
+            return ['model']
+        return ['model', *(name for name in task.controls if name in possible), *['told the names'] * task.told]
 
     @property
     def questions(self) -> int:
@@ -64,6 +68,6 @@ class Setting:
         """The control of this name, on these episodes."""
         if name == 'told the names':
             return Control(name, model.language_model, episodes, words)
-        if name == 'shuffled images':
-            return Control(name, model, shuffled(episodes, self.seed), frames)
-        return Control(name, model, episodes, None if name == 'text only' else frames)
+        if name in controls.CONTROLS:
+            episodes = controls.asked_as(name, episodes, self.seed, self.others)
+        return Control(name, model, episodes, frames)

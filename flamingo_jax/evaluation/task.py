@@ -16,10 +16,12 @@ from ml_collections import ConfigDict
 from flamingo_jax.errors import UserError
 from flamingo_jax.evaluation import published
 from flamingo_jax.evaluation.answers import Answering, Compared, Generated, Ranked
+from flamingo_jax.evaluation.controls import DEFAULT as DEFAULT_CONTROLS
+from flamingo_jax.evaluation.controls import names_of
 from flamingo_jax.evaluation.metrics import Metric, exact
 from flamingo_jax.evaluation.pools import Pools, of_styles
 from flamingo_jax.evaluation.rices import BY_CLIP
-from flamingo_jax.tasks.episode import Episode, Part
+from flamingo_jax.tasks.episode import Episode
 from flamingo_jax.tasks.game import Episodes, Game
 
 OPEN_ENDED = 'open-ended'
@@ -44,7 +46,7 @@ class Task:
     title: str = ''  # Its name in reports; '' is its name in the config.
     data: str = ''  # Folder of the data set; '' is the evaluation's.
     support_data: str = ''  # Folder of the examples, if another.
-    controls: bool = True  # Also measure with shuffled images, and without images.
+    controls: tuple[str, ...] = DEFAULT_CONTROLS  # What is asked beside the model: see controls.py. () is nothing.
     # Also ask the language model alone, which reads the name of what an image shows in the image's place.
     told: bool = False
     text_examples: int = 0  # Examples without images in 0-shot prompts for open-ended answers (paper: 2).
@@ -88,6 +90,7 @@ class Task:
                 f"answers to ('{COMPARED}',)."
             )
         try:
+            self.controls = names_of(self.controls)
             with published.digests() as self.annotations:
                 self.prepare(pools)
         except ValueError as error:
@@ -236,38 +239,3 @@ def _make(of: type, fields: dict[str, Any]) -> Task:
     common = {field.name for field in dataclasses.fields(GameTask)}
     game = of.Episodes(**{key: value for key, value in fields.items() if key not in common})
     return GameTask(**{key: value for key, value in fields.items() if key in common}).of(game)
-
-
-def shuffled(episodes: Sequence[Episode], seed: int) -> list[Episode]:
-    """The same texts with permuted images: those of queries among themselves, and those of examples among themselves.
-
-    No place keeps its own, unless there is only one. An image that stands in many places may come back to one of them,
-    as it may be drawn by chance: to forbid it would make right answers rarer than chance. The permutation is one random
-    cycle with its own generator, so that neither the batch size nor the number of processes changes it.
-    """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-    shown: dict[tuple[str, int, int], Part] = {}
-    for side in ('support', 'query'):
-        places = [
-            (side, i, j)
-            for i, episode in enumerate(episodes)
-            for j, part in enumerate(getattr(episode, side))
-            if part.image is not None
-        ]
-        order = rng.permutation(len(places))
-        for here, there in zip(order, np.roll(order, -1), strict=True):
-            _, i, j = places[there]
-            shown[places[here]] = getattr(episodes[i], side)[j]
-
-    def parts(side: str, i: int, episode: Episode) -> tuple[Part, ...]:
-        return tuple(
-            dataclasses.replace(part, image=shown[side, i, j].image, of=shown[side, i, j].of)
-            if (side, i, j) in shown
-            else part
-            for j, part in enumerate(getattr(episode, side))
-        )
-
-    return [
-        dataclasses.replace(episode, support=parts('support', i, episode), query=parts('query', i, episode))
-        for i, episode in enumerate(episodes)
-    ]

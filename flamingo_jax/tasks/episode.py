@@ -72,12 +72,14 @@ class Part:
     """An image, if any, and the text after it.
 
     id: of the example in its set; '' if it has none.
+    label: the answer that an example shows, which its text has last; '' for other parts.
     """
 
     image: Any | None
     of: ImageSource
     text: str
     id: str = dataclasses.field(default='', compare=False)
+    label: str = dataclasses.field(default='', compare=False)
 
     @property
     def key(self) -> Hashable | None:

@@ -71,7 +71,7 @@ class Facts(game.Game):
                 }
                 answer, image = draw(rng, left)
                 things.add(image.concept)
-                shown.append(Part(image, self.support, f'{as_question(question)} {answer}'))
+                shown.append(Part(image, self.support, f'{as_question(question)} {answer}', label=answer))
             last = Part(query, self.queries, as_question(question))
             return Episode(tuple(shown), (last,), truth, tuple(self._asked[question]))
 

@@ -118,7 +118,7 @@ class Episodes:
 
     def example(self, image: LabelledImage, label: str) -> Part:
         """An image of the support with its label."""
-        return Part(image, self.support, f'{self.prompt} {label}')
+        return Part(image, self.support, f'{self.prompt} {label}', label=label)
 
     def query(self, image: LabelledImage) -> Part:
         """The image that is asked about; the answer begins where its text ends."""

@@ -96,16 +96,16 @@ class Questions(game.Game):
             chosen = [self.shown[i] for i in others[rng.choice(len(others), shots, replace=False)]]
             shown: list[Part] = []
             for example, about, answer in chosen:
-                shown += self._parts(example, self.support, f'{as_question(about)} {answer}')
+                shown += self._parts(example, self.support, f'{as_question(about)} {answer}', answer)
             query = self._parts(image, self.queries, as_question(question))
             return Episode(tuple(shown), query, truth, self.candidates)
 
-        def _parts(self, image: LabelledImage, pool: Pool, text: str) -> tuple[Part, ...]:
+        def _parts(self, image: LabelledImage, pool: Pool, text: str, label: str = '') -> tuple[Part, ...]:
             """The image, or its tiles, and the text."""
             if not self.tiled:
-                return (Part(image, pool, text),)
+                return (Part(image, pool, text, label=label),)
             tiles = (Part(image, dataclasses.replace(pool, tile=tile), f' {place}') for tile, place in self._places)
-            return (*tiles, Part(image, dataclasses.replace(pool, tile=0), text))
+            return (*tiles, Part(image, dataclasses.replace(pool, tile=0), text, label=label))
 
 
 def asked_of(images: ImageSet, beginning: str) -> list[tuple[LabelledImage, list[tuple[str, str]]]]:

@@ -108,5 +108,5 @@ class Which(game.Game):
                     query = (*parts, Part(None, pool, as_question(question)))
                     truth, candidates = answer, labels if answer in labels else ORDINALS
                 else:
-                    examples += [*parts, Part(None, pool, f'{as_question(question)} {answer}')]
+                    examples += [*parts, Part(None, pool, f'{as_question(question)} {answer}', label=answer)]
             return Episode(tuple(examples), query, truth, candidates)

@@ -57,7 +57,7 @@ class YesOrNo(game.Game):
             shown = []
             for image in self._labels.examples(rng, query, shots):
                 about, answer = self._labels.yes_or_no(self.form, image, rng, asked=False)
-                shown.append(Part(image, self.support, f'{as_question(about)} {answer}'))
+                shown.append(Part(image, self.support, f'{as_question(about)} {answer}', label=answer))
             return Episode(tuple(shown), (Part(query, self.queries, as_question(question)),), truth, ('yes', 'no'))
 
         def nearest(self, episode: Episode) -> tuple[str, str] | None:

@@ -263,7 +263,7 @@ def test_rices_by_clip_without_one_says_how_to_make_it(pools):
 def test_each_kind_of_support_is_a_row_of_its_own(pretrained, data, clip, tmp_path):
     """At 0 shots too: the text examples of OpenFlamingo's RICES are its own."""
     c = config(data, support=('random', 'rices', 'rices by clip'), shots=(0, 1), answers=('open-ended',))
-    c.tasks.easy_vqa.text_examples, c.tasks.easy_vqa.controls, c.clip = 1, False, str(clip)
+    c.tasks.easy_vqa.text_examples, c.tasks.easy_vqa.controls, c.clip = 1, (), str(clip)
     c.write_prompts, c.episodes, c.num_beams, c.max_new_tokens = True, 3, 1, 1
     pretrained_bundle = tmp_path / 'bundle'
     params = jax.tree.map(np.asarray, pretrained.params)
@@ -296,7 +296,7 @@ def test_the_length_penalty_of_beams_is_a_key(pretrained, data, pools):
     asked = easy(pools, shots=(1,), answers=('open-ended',), text_examples=1)
     answers = {}
     for penalty in (0.0, 5.0):
-        c = config(data, controls=False)
+        c = config(data, controls=())
         c.episodes, c.max_new_tokens, c.length_penalty = 3, 6, penalty
         row, _ = measure(Setting.of(c, asked, 1, 'random', 'open-ended'), pretrained)
         answers[penalty] = [query['answer'] for query in row.queries.values()]

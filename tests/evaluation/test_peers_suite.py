@@ -78,7 +78,7 @@ def test_every_answer_is_that_of_the_original_suite(both, kind, shots, tmp_path)
     c.data, c.batch_size = str(folder / 'data'), 16
     task = c.tasks[kind]
     task.asks, task.shots, task.support = DrawnVQAv2 if kind == 'vqav2' else DrawnCOCO, (shots,), ('random',)
-    task.support_size, task.controls = 0, False
+    task.support_size, task.controls = 0, ()
     evaluate(c, folder / 'bundle', tmp_path)
     lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
     ours = {line['id']: line['answer'] for line in lines}

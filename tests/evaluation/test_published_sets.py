@@ -291,7 +291,7 @@ def test_without_examples_a_set_needs_no_training_split(pretrained, sets, tmp_pa
 def test_a_video_is_decoded_once(pretrained, sets, monkeypatch):
     """As a question and as an example of others, though each prompt is answered by itself."""
     folder, expected = sets('msvd_qa')
-    asked = opened(pretrained, folder, expected.of, frames=2, controls=False)
+    asked = opened(pretrained, folder, expected.of, frames=2, controls=())
     read = []
 
     def to_video(file, *how, **where):
@@ -421,7 +421,7 @@ def test_a_report_says_what_was_evaluated(checkpoint, sets, tmp_path):
     shutil.copytree(folder, tmp_path / 'set')
     (tmp_path / 'set/videos/test-_1_000001_000011.mp4').unlink()
     moved = dict(vatex=(tmp_path / 'set', expected)).__getitem__
-    run(checkpoint, moved, 'vatex', tmp_path / 'out', skip_missing=True, shots=(0,), controls=False)
+    run(checkpoint, moved, 'vatex', tmp_path / 'out', skip_missing=True, shots=(0,), controls=())
     about = json.loads((tmp_path / 'out/report.json').read_text())['about']
     assert about['checksums'] == bundle.read(checkpoint).checksums and about['checksums']['lm']
     files = {pathlib.Path(file).name: file for file in about['annotations']['vatex']}
@@ -445,7 +445,7 @@ def test_a_report_says_what_was_evaluated(checkpoint, sets, tmp_path):
     ],
 )
 def test_an_evaluation_can_be_scored_again_from_its_queries_alone(checkpoint, sets, tmp_path, name, fields):
-    rows, _ = run(checkpoint, sets, name, tmp_path, controls=False, **fields)
+    rows, _ = run(checkpoint, sets, name, tmp_path, controls=(), **fields)
     lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
     for row in rows:
         own = {line['id']: line for line in lines if line['shots'] == row.shots}
@@ -465,7 +465,7 @@ def test_an_evaluation_can_be_scored_again_from_its_queries_alone(checkpoint, se
 
 
 def test_scores_by_type_are_printed_as_by_the_sets_own_scripts(checkpoint, sets, tmp_path, capsys):
-    run(checkpoint, sets, 'vqav2', tmp_path, controls=False, shots=(0,))
+    run(checkpoint, sets, 'vqav2', tmp_path, controls=(), shots=(0,))
     lines = [json.loads(line) for line in (tmp_path / 'queries.jsonl').read_text().splitlines()]
     assert {tuple(line['types'].items()) for line in lines} == {
         (('question type', 'what is'), ('answer type', 'other'))

@@ -15,9 +15,10 @@ from ml_collections import config_flags
 
 from experiments.evaluate import picture_dictionary
 from flamingo_jax.evaluation import pools as pools_module
+from flamingo_jax.evaluation.controls import asked_as
 from flamingo_jax.evaluation.metrics import exact
 from flamingo_jax.evaluation.report import as_json
-from flamingo_jax.evaluation.task import make, shuffled, task
+from flamingo_jax.evaluation.task import make, task
 from flamingo_jax.inputs.images import QUARTERS, ImageFormat
 from flamingo_jax.inputs.sources.image_set import ImageSet
 from flamingo_jax.tasks.direction import Direction
@@ -420,14 +421,14 @@ def test_a_seed_asks_the_same_for_ever(pools, name):
 def test_shuffled_images_are_those_of_other_prompts(pools):
     named = names(pools, query_styles=('fluent-3d',), support_styles=('noto',))
     episodes = list(named.episodes(30, 4, 'random', 'ranked', seed=0))
-    other = shuffled(episodes, 0)
+    other = asked_as('shuffled images', episodes, 0)
     for side in ('support', 'query'):
         before, after = ([part for e in some for part in getattr(e, side)] for some in (episodes, other))
         assert [part.text for part in before] == [part.text for part in after]
         assert sorted(p.image.index for p in before) == sorted(p.image.index for p in after)
         assert sum(a.image == b.image for a, b in zip(before, after, strict=True)) <= len(before) // 10
     assert [e.truth for e in other] == [e.truth for e in episodes]
-    assert shuffled(episodes, 0) == other != shuffled(episodes, 1)
+    assert asked_as('shuffled images', episodes, 0) == other != asked_as('shuffled images', episodes, 1)
 
 
 def test_shuffled_images_are_right_by_chance_where_there_are_few():
@@ -436,7 +437,10 @@ def test_shuffled_images_are_right_by_chance_where_there_are_few():
     parts = [Part(image, pool, '') for image in pool.images.images[:4]]
     rng = np.random.default_rng(0)
     episodes = [Episode((), (parts[i],), 'dog') for i in rng.integers(4, size=4000)]
-    same = [a.query[0].key == b.query[0].key for a, b in zip(episodes, shuffled(episodes, 0), strict=True)]
+    same = [
+        a.query[0].key == b.query[0].key
+        for a, b in zip(episodes, asked_as('shuffled images', episodes, 0), strict=True)
+    ]
     assert np.mean(same) == pytest.approx(0.25, abs=0.03)
 
 

@@ -115,7 +115,8 @@ class Arc(Task):
         candidates = dict.fromkeys(written(grid) for grid in (output, *wrong))
         return Episode(
             support=tuple(
-                Part(demonstrations[j][0], Grids(), f'{self.prompt} {written(demonstrations[j][1])}') for j in chosen
+                Part(given, Grids(), f'{self.prompt} {written(output)}', label=written(output))
+                for given, output in (demonstrations[j] for j in chosen)
             ),
             query=(Part(given, Grids(), self.prompt),),
             truth=written(output),

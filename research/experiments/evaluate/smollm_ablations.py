@@ -24,12 +24,12 @@ def get_config() -> ConfigDict:
         answers=('open-ended',),
         support=('rices',),
         prompt=NAME,
-        controls=False,
+        controls=(),
         **DRAWINGS,
         **KNOWN,
     )
     words = dict(ways=3, shots=(1,), prompt=':', **DRAWINGS)
-    known = words | KNOWN | dict(title='3-way new words, known things', controls=False)
+    known = words | KNOWN | dict(title='3-way new words, known things', controls=())
     c.tasks.words_known = evaluation.task(Words, **known)
     c.tasks.words = evaluation.task(Words, title='3-way new words, new things', **words)
     return c
