@@ -62,7 +62,8 @@ def fetched(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     wanted = [shards, f'{inside}/*', beside] if inside else None
     try:
         files = [] if constants.HF_HUB_OFFLINE else HfApi().list_repo_files(repository, revision=revision)
-        spare = OTHER_FORMS if not inside and any(file.endswith('.safetensors') for file in files) else None
+        has_safetensors = any(file.endswith('.safetensors') for file in files)
+        spare = list(OTHER_FORMS) if has_safetensors and not inside else None
         folder = snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=spare)
     except errors.GatedRepoError as error:
         raise UserError(f'{repository} wants its terms accepted: on its page, with the account of HF_TOKEN.') from error
