@@ -59,11 +59,11 @@ def fetched(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     # With a file come its other shards, and what open_clip says of it.
     shards = re.sub(r'-\d{5}-of-', '-?????-of-', inside)
     beside = f'{inside.rpartition("/")[0]}/open_clip_config.json'.lstrip('/')
-    wanted = [shards, f'{inside}/*', beside] if inside else None
+    wanted: list[str] | None = [shards, f'{inside}/*', beside] if inside else None
     try:
         files = [] if constants.HF_HUB_OFFLINE else HfApi().list_repo_files(repository, revision=revision)
         has_safetensors = any(file.endswith('.safetensors') for file in files)
-        spare = list(OTHER_FORMS) if has_safetensors and not inside else None
+        spare: list[str] | None = list(OTHER_FORMS) if has_safetensors and not inside else None
         folder = snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=spare)
     except errors.GatedRepoError as error:
         raise UserError(f'{repository} wants its terms accepted: on its page, with the account of HF_TOKEN.') from error
