@@ -82,8 +82,8 @@ def chat(*turns: Prompt | str, system: str = '', marks: ChatMarks = CHATML) -> l
         asks = (marks.between if i else told) + marks.asks
         begin, end = (marks.says, marks.ends_turn) if i % 2 else (asks, marks.answers)
         said = [mere(item) if isinstance(item, str) else item for item in items(turn)]
-        prompt += [begin, *(_images_first(said) if marks.images_first else said), end]
-    return join_texts(prompt)
+        prompt += join_texts([begin, *(_images_first(said) if marks.images_first else said), end])
+    return join_texts(prompt) if marks is VICUNA else prompt  # Plain words are one text, as its template writes it.
 
 
 def _images_first(said: Sequence[Any]) -> list[Any]:

@@ -99,7 +99,7 @@ def test_the_longest_prompt_is_the_longest_of_all_who_are_asked(pretrained):
             parts = tuple(Part(said, Source(), text) for text in (' dax', ''))
             yield Episode(parts[:1], parts[1:], 'dax', id='0')
 
-    config = ConfigDict(dict(episodes=1, max_new_tokens=3, num_beams=1, length_penalty=0.0, seed=0))
+    config = ConfigDict(dict(episodes=1, max_new_tokens=3, num_beams=1, length_penalty=0.0, seed=0, other_images=''))
     how = dict(shots=1, support='random', answers='open-ended')
     alone = pretrained.language_model
     told = len(encode(f'{said} dax\n{said}', alone.tokenizer).tokens)

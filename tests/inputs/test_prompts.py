@@ -47,8 +47,9 @@ def test_a_dialogue_is_marked_as_chatml():
     expected = [
         '<|im_start|>user\n',
         IMAGE,
-        ' What is it?<|im_end|>\n<|im_start|>assistant\n'
-        'A web.<|im_end|>\n<|im_start|>user\nWhose?<|im_end|>\n<|im_start|>assistant\n',
+        ' What is it?<|im_end|>\n<|im_start|>assistant\n',
+        'A web.<|im_end|>',
+        '\n<|im_start|>user\nWhose?<|im_end|>\n<|im_start|>assistant\n',
     ]
     assert chat([IMAGE, ' What is it?'], 'A web.', 'Whose?') == expected
 
