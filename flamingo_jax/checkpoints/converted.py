@@ -10,21 +10,21 @@ from flamingo_jax.conversion.local_copy import local_copy
 from flamingo_jax.hub import origin, parse
 
 
-def write(read: Callable[..., Converted], source: str, out: str, card: str = '', **flags: Any) -> None:
+def write(read: Callable[..., Converted], source: str, out: str, *more: str, card: str = '', **flags: Any) -> None:
     """Writes a published model as a bundle, and prints its report. Only a few of its tensors are in memory at a time.
 
     Args:
       read: reads it, such as `conversion.idefics.convert`.
       source: a file or a folder, as `read` takes it, also in a bucket or on the Hub, whose commit the card then names.
       card: the beginning of the model card; '' says what `read` knows.
-      flags: what else `read` takes.
+      more, flags: what else `read` takes.
 
     Raises:
       FileExistsError: `out` exists.
       FileNotFoundError, ImportError, ValueError: as for `read`; nothing is written.
     """
     with bundle.on_disk(out) as empty:
-        found = read(local_copy(source), **flags, empty=empty, progress=True)
+        found = read(local_copy(source), *more, **flags, empty=empty, progress=True)
         about = dict(found.card)
         if came := origin(source):
             about = (
