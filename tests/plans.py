@@ -37,9 +37,9 @@ def compare_with_run(config: ConfigDict, tmp_path: pathlib.Path) -> None:
     """
     published = json.loads((ROOT / 'experiments/picture_dictionary/config.json').read_text())['model']
     whole = FlamingoConfig.from_json(published)
+    whole = dataclasses.replace(whole, lm=dataclasses.replace(whole.lm, context=2048))  # For the longest documents.
     if config.start or not (config.lm or config.model.lm):  # Given on the command line.
-        lm = dataclasses.replace(whole.lm, context=2048)
-        config.start = stub(tmp_path / 'start', dataclasses.replace(whole, lm=lm, image_size=160), 'token')
+        config.start = stub(tmp_path / 'start', dataclasses.replace(whole, image_size=160), 'token')
         if config.lora:  # The stub's blocks have no gate.
             config.lora.targets = tuple(name for name in config.lora.targets if name != 'gate')
     if config.resampler:
