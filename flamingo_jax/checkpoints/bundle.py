@@ -36,8 +36,7 @@ from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
 from flamingo_jax import commands
-from flamingo_jax.conversion.readers import read_weights
-from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, reserve, whole_folder
 from flamingo_jax.hub import fetched
@@ -108,7 +107,7 @@ class Bundle:
                 raise UserError('its metadata cannot be read')
         trunk = {}
         if name == 'vision' and self.packaged_trunk:
-            trunk['trunk'] = efficientnet_params(read_weights(efficientnet_lite0_file()))[1]
+            trunk = vision_trunks.packaged(self.config.vision.classes)
         self._check_shapes(name, shapes | trunk)
         size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
         checked = sharding is None and size <= CHECKED  # Then it is first read as it was stored.
@@ -273,7 +272,8 @@ def save(
         (aside / 'params').mkdir(parents=True)
         stored = dict(params)
         if packaged_trunk:
-            stored['vision'] = {key: params['vision'][key] for key in ('mean', 'std')}
+            omitted = ('trunk', 'classifier')
+            stored['vision'] = {name: tree for name, tree in params['vision'].items() if name not in omitted}
         if without_lm:
             del stored['lm']
         size = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(stored))

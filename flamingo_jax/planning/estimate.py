@@ -171,4 +171,4 @@ def _images(run: Planned, source: Source) -> int:
 
 
 def _spatial(run: Planned) -> int:
-    return run.model.config.vision.spatial(run.model.config.image_size) if run.model.config.vision else 0
+    return run.model.config.vision.places(run.model.config.image_size) if run.model.config.vision else 0

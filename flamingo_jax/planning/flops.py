@@ -137,7 +137,7 @@ def operations(
                 trunk = config.vision.operations(config.image_size)
                 out['vision'] += trunk * work.images * data.frames * (3 if 'vision' in trained else 1)
             if config.resampler is not None:
-                spatial = config.vision.spatial(config.image_size)
+                spatial = config.vision.places(config.image_size)
                 blocks['resampler'] = resampler(config, data.frames, spatial) * work.images
     if config.lora is not None:
         blocks['lora'] = lora(config, l) * work.texts
@@ -182,7 +182,7 @@ def paired(config: FlamingoConfig, data: Source) -> dict[str, Cost]:
             contrastive=Cost(projections, 2 * b * b * c.width),
         )
     if config.resampler is not None:
-        out['resampler'] = resampler(config, data.frames, config.vision.spatial(config.image_size)) * b
+        out['resampler'] = resampler(config, data.frames, config.vision.places(config.image_size)) * b
     return out
 
 

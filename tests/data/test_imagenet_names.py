@@ -12,9 +12,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # `data` is a folder of builders beside the package, and not installed with it
 
 from data import building  # noqa: E402
-from data.imagenet_names.build import HIGHEST, MARGINS, Builder, moved, named, read_labels  # noqa: E402
-from flamingo_jax.conversion.readers import read_weights  # noqa: E402
-from flamingo_jax.conversion.vision_trunks import efficientnet_classifier, efficientnet_lite0_file  # noqa: E402
+from data.imagenet_names.build import CLASSES, HIGHEST, MARGINS, Builder, moved, named, read_labels  # noqa: E402
+from flamingo_jax.conversion import vision_trunks  # noqa: E402
 from flamingo_jax.inputs.images import ImageFormat  # noqa: E402
 from flamingo_jax.inputs.sources.array_record import open_split  # noqa: E402
 from flamingo_jax.inputs.sources.image_set import ImageSet  # noqa: E402
@@ -62,7 +61,8 @@ def test_classes_have_the_names_of_the_dictionary_and_none_that_is_held_out(word
 
 
 def test_moved_features_are_of_their_class():
-    weights, bias = efficientnet_classifier(read_weights(efficientnet_lite0_file()))
+    classifier = vision_trunks.packaged(CLASSES)['classifier']['linear']
+    weights, bias = classifier['kernel'].T, classifier['bias']
     rng = np.random.default_rng(0)
     features = rng.gamma(0.3, 1.0, (64, 25, weights.shape[1])).clip(0, HIGHEST)
     towards = rng.integers(len(weights), size=64)

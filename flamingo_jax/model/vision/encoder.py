@@ -4,6 +4,8 @@ The channels of an ImageNet trunk differ in scale by orders of magnitude, and a 
 standardised ones. Mean and deviation are part of the `vision` tree: `python -m flamingo_jax.convert` measures them
 once on a data set (0 and 1 leave the trunk's output unchanged). They have no gradient, like the batch statistics of an
 EfficientNet. The paper does not standardise channels: for its NFNet leave 0 and 1.
+
+The trunk may keep its own classifier. What it answers is then the last place, which the channels do not concern.
 """
 
 from typing import Any, cast
@@ -14,11 +16,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
+from flamingo_jax.model.vision.classifier import Classifier
 from flamingo_jax.model.vision.trunk import VisionConfig
 
 
 class VisionEncoder(nn.Module):
-    """One image or video frame -> s spatial features."""
+    """One image or video frame -> s features: the trunk's, then the answer of its classifier if it keeps one."""
 
     config: VisionConfig
     dtype: DTypeLike = jnp.float32
@@ -33,4 +36,7 @@ class VisionEncoder(nn.Module):
         mean = self.param('mean', nn.with_logical_partitioning(nn.initializers.zeros, ('vision_out',)), (d_v,))
         std = self.param('std', nn.with_logical_partitioning(nn.initializers.ones, ('vision_out',)), (d_v,))
         mean, std = cast(Any, jax.lax.stop_gradient((mean, std)))  # Measured, not learnt, even if the trunk is trained.
-        return (x - mean.astype(x.dtype)) / std.astype(x.dtype)
+        features = (x - mean.astype(x.dtype)) / std.astype(x.dtype)
+        if not self.config.classes:
+            return features
+        return jnp.concatenate([features, Classifier(self.config.classes, name='classifier')(x)], axis=1)

@@ -20,6 +20,8 @@ class VisionConfig:
     float32_only: ClassVar[bool] = False  # Whether it is stored and computed in float32 whatever the model's dtype.
     without_resampler: ClassVar[bool] = False  # Whether its features are few enough to be media tokens themselves.
     at_once: ClassVar[int] = 2**30  # Most images of a batch, where their attention would not fit the memory.
+    # Classes of the trunk's own classifier, whose answer is one more place of the features (`classifier.py`); 0: none.
+    classes: int = dataclasses.field(default=0, kw_only=True)
     # A trunk that computes once what depends on no image has a method here: its tree in float32, boxed or not -> the
     # tree as a model keeps it that does not train it.
     kept: ClassVar[Callable[..., dict[str, Any]] | None] = None
@@ -30,8 +32,12 @@ class VisionConfig:
         raise NotImplementedError
 
     def spatial(self, image_size: int) -> int:
-        """s, the features of an image of so many pixels a side."""
+        """The features that the trunk gives of an image of so many pixels a side."""
         raise NotImplementedError
+
+    def places(self, image_size: int) -> int:
+        """s, the features that a model has of such an image: the trunk's, then the answer of its classifier, if any."""
+        return self.spatial(image_size) + bool(self.classes)
 
     def operations(self, image_size: int) -> float:
         """Floating-point operations of the forward pass of one image: 2 for each multiply and add."""
