@@ -165,7 +165,7 @@ def _axes(group: list[int], mesh: Mesh) -> tuple[str, ...]:
     return tuple(name for name, changed in zip(mesh.axis_names, changes, strict=True) if changed)
 
 
-def _sent(kind: str, result: str, started: bool, n: int) -> float:
+def _sent(kind: str, result: str, started: bool, n: int) -> int | float:
     arrays = [size for size, _ in sizes(result)]
     if started and kind in ('all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all'):
         # The result lists inputs, then outputs (and counters without size).

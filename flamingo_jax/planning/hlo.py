@@ -37,7 +37,7 @@ def operation(line: str) -> Operation | None:
     return Operation(found[1], found[2], found[3], line[found.end() :]) if found else None
 
 
-def sizes(result: str) -> Iterator[tuple[float, str]]:
+def sizes(result: str) -> Iterator[tuple[int | float, str]]:
     """(bytes, layout) of each array in the text of a result. Tokens and the like have no bytes."""
     for dtype, dims, layout in _ARRAY.findall(result):
         if dtype in BYTES or dtype.startswith('f8'):
