@@ -149,7 +149,7 @@ needs_libtpu = pytest.mark.skipif(
 
 
 @needs_libtpu
-@pytest.mark.parametrize('name, chips', [('v5e:2x4', 8), ('v4:2x2x2', 8)])
+@pytest.mark.parametrize('name, chips', [('v5e:2x4', 8), ('v4:2x2x2', 8), ('tpu7x:2x2x1', 8)])
 def test_the_tpu_compiler(tiny, name, chips):  # noqa: F811
     out = plan(tiny, topology.parse(name), decode=False)
     assert out['chips'] == chips and out['train']['fits']
