@@ -23,7 +23,7 @@ from flamingo_jax.planning import flops, programs, search, topology
 from flamingo_jax.planning.topology import GIB, Topology
 from flamingo_jax.training.config import machine, on_machine
 
-# Plans that must fit; the other machines of the configs come last.
+# Plans that must fit; with --counted, the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
 # (Shape of a slice of TPU v4, slices); the third is the paper's machine. 16 chips (tensor) hold a copy of the model.
 SWEEP = (('2x2x4', 1), ('4x8x8', 1), ('8x12x16', 1), ('8x12x16', 4))
@@ -33,8 +33,11 @@ TENSOR = 16
 STRONG_BATCH = 6.0
 
 
-def rows(only: str) -> list[tuple[str, Topology, Any, str]]:
-    """(size, machine, how to train on it or None for the config's own, table) of every row."""
+def rows(only: str, every: bool) -> list[tuple[str, Topology, Any, str]]:
+    """(size, machine, how to train on it or None for the config's own, table) of every row.
+
+    every: also the other machines of the configs, of which there are too many to compile.
+    """
     others = []
     for size in ('3b', '9b', '80b'):
         machines = importlib.import_module(f'experiments.flamingo_{size}').get_config().machines
@@ -46,7 +49,7 @@ def rows(only: str) -> list[tuple[str, Topology, Any, str]]:
         weak = machine(copies, 1, TENSOR, batch=copies / 64)
         strong = machine(copies, 1, TENSOR, micro_batches=384 // copies, batch=STRONG_BATCH)
         table += [('80b', where, weak, 'weak'), ('80b', where, strong, 'strong')]
-    table += [(size, topology.parse(name), None, 'machines') for size, name in others]
+    table += [(size, topology.parse(name), None, 'machines') for size, name in others if every]
     return [row for row in table if only in (row[0], row[3], '')]
 
 
@@ -183,7 +186,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
     plans = {'machines': [], 'weak': [], 'strong': []}
-    for size, where, how, table in rows(arguments.only):
+    for size, where, how, table in rows(arguments.only, arguments.counted):
         found = counted(size, where, how) if arguments.counted else planned(size, where, how, table, arguments.out)
         plans[table].append((size, found))
     if plans['machines']:
