@@ -9,7 +9,7 @@ import os
 
 from jax.sharding import Mesh
 
-# The beginnings of JAX's names of these machines. JAX 0.10 cannot read the programs of v5p, v6e.
+# The beginnings of JAX's names of these machines: v5e alone. For v4 the compiler refuses the options.
 KINDS = ('TPU v5 lite',)
 # A sum over `tensor` goes on within the next products, as AsyncCollectiveStart and AsyncCollectiveDone in the program.
 TPU = dict(
