@@ -15,6 +15,8 @@ from flamingo_jax.planning.hlo import Computations, Operation, called, computati
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'iota')
 FREE += ('while', 'conditional', 'call', 'optimization-barrier')
 SLICES = ('dynamic-slice', 'slice', 'gather')
+# What a fusion hands on: an array that it returns as it is, or a sum that goes on beside its work.
+PASSED = ('tuple', 'all-reduce', 'custom-call')
 _ELSEWHERE = re.compile(r'S\([1-9]')
 _NOTHING = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast|AsyncCollective\w*)"')
 
@@ -90,7 +92,7 @@ def _read(number: int, inner: dict[str, Operation], parts: Computations) -> int 
                     total += _all(one)
                 elif one.code == 'fusion':
                     total += _read(place, _operations(parts[called(one.rest)[0]]), parts)
-                elif one.code != 'dynamic-update-slice' or place:
+                elif one.code not in PASSED and (one.code != 'dynamic-update-slice' or place):
                     total += _all(inner[name])
     return total
 
@@ -107,6 +109,8 @@ def _written(inner: dict[str, Operation], parts: Computations) -> list[int | flo
             out.append(_all(inner[_operands(one)[1]]))
         elif one.code == 'fusion':
             out += _written(_operations(parts[called(one.rest)[0]]), parts)
+        elif one.code in ('parameter', *PASSED):
+            out.append(0)
         else:
             out += [size for size, _ in sizes(one.result)]
     return out

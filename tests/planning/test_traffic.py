@@ -56,3 +56,26 @@ ENTRY %main (a: f32[5,4,4], o: f32[9,4], x: f32[4], n: s32[]) -> f32[9,4] {
 }
 """
     assert moved(text) == 4 * (16 + 4 + 4)  # The slice and the row are read, and the row of the result is written.
+
+
+def test_what_a_fusion_hands_on_is_not_moved():
+    """It continues a sum, of which it reads and writes nothing itself, and returns an array as it is."""
+    text = """HloModule test, is_scheduled=true
+
+%async_collective_fusion.1 (p: f32[64], k: f32[32], x: f32[4]) -> (f32[4], f32[64], f32[32]) {
+  %p = f32[64]{0:T(128)} parameter(0)
+  %k = f32[32]{0:T(128)} parameter(1)
+  %x = f32[4]{0:T(128)} parameter(2)
+  %r = f32[64]{0:T(128)} all-reduce(%p), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  %n = f32[4]{0:T(128)} negate(%x)
+  ROOT %t = (f32[4]{0}, f32[64]{0}, f32[32]{0}) tuple(%n, %r, %k)
+}
+
+ENTRY %main (a: f32[64], b: f32[32], c: f32[4]) -> (f32[4], f32[64], f32[32]) {
+  %a = f32[64]{0:T(128)} parameter(0)
+  %b = f32[32]{0:T(128)} parameter(1)
+  %c = f32[4]{0:T(128)} parameter(2)
+  ROOT %f = (f32[4]{0}, f32[64]{0}, f32[32]{0}) fusion(%a, %b, %c), kind=kOutput, calls=%async_collective_fusion.1
+}
+"""
+    assert moved(text) == 4 * (4 + 4)
