@@ -23,7 +23,7 @@ from flamingo_jax.planning import flops, programs, search, topology
 from flamingo_jax.planning.topology import GIB, Topology
 from flamingo_jax.training.config import machine, on_machine
 
-# Plans that must fit; the other machines of the configs come last.
+# Plans that must fit; with --counted, the other machines of the configs come last.
 GOALS = (('80b', 'v4:8x12x16'), ('3b', 'v5e-16'), ('3b', 'h100:1'), ('9b', 'v5e-64'), ('9b', 'h100:8'))
 # (Shape of a slice of TPU v4, slices); the third is the paper's machine. 16 chips (tensor) hold a copy of the model.
 SWEEP = (('2x2x4', 1), ('4x8x8', 1), ('8x12x16', 1), ('8x12x16', 4))
@@ -33,8 +33,11 @@ TENSOR = 16
 STRONG_BATCH = 6.0
 
 
-def rows(only: str) -> list[tuple[str, Topology, Any, str]]:
-    """(size, machine, how to train on it or None for the config's own, table) of every row."""
+def rows(only: str, every: bool) -> list[tuple[str, Topology, Any, str]]:
+    """(size, machine, how to train on it or None for the config's own, table) of every row.
+
+    every: also the other machines of the configs, of which there are too many to compile.
+    """
     others = []
     for size in ('3b', '9b', '80b'):
         machines = importlib.import_module(f'experiments.flamingo_{size}').get_config().machines
@@ -46,7 +49,7 @@ def rows(only: str) -> list[tuple[str, Topology, Any, str]]:
         weak = machine(copies, 1, TENSOR, batch=copies / 64)
         strong = machine(copies, 1, TENSOR, micro_batches=384 // copies, batch=STRONG_BATCH)
         table += [('80b', where, weak, 'weak'), ('80b', where, strong, 'strong')]
-    table += [(size, topology.parse(name), None, 'machines') for size, name in others]
+    table += [(size, topology.parse(name), None, 'machines') for size, name in others if every]
     return [row for row in table if only in (row[0], row[3], '')]
 
 
@@ -83,7 +86,8 @@ def counted(size: str, where: Topology, how: Any) -> dict[str, Any]:
             seconds=way.bounds.seconds,
             images_per_second=images / way.bounds.seconds,
             days_for_500k_steps=way.bounds.seconds * PAPER_STEPS / 86_400,
-            mfu_at_bound=flops_of_use / where.chips / where.chip.flops / way.bounds.seconds,
+            seconds_in_turn=way.bounds.in_turn,
+            mfu_ceiling=flops_of_use / where.chips / where.chip.flops / max(way.bounds.seconds, way.bounds.in_turn),
         ),
     )
 
@@ -102,18 +106,19 @@ def machines_table(plans: list[tuple[str, dict[str, Any]]]) -> str:
     """A table of what fits, and what limits it."""
     lines = [
         '| size | machine | chips | mesh (data x fsdp x tensor), micro-batches | GiB a chip, train | decode | of '
-        '| step at least | bound by | MFU at that bound | days for 500,000 steps |',
-        '|---|---|---|---|---|---|---|---|---|---|---|',
+        '| step at least | bound by | arithmetic + synchronous network | MFU at most | days for 500,000 steps |',
+        '|---|---|---|---|---|---|---|---|---|---|---|---|',
     ]
     for size, one in plans:
         train, decode = one['train'], one.get('decode')
         mesh = f'{" x ".join(map(str, one["mesh"].values()))}, {_numbers(one)}'
         sizes = train['bytes']['peak'], decode and decode['bytes']['peak'], train['chip_memory']
         held = ' | '.join(f'{size / GIB:.1f}' if size else '' for size in sizes)
-        speed = 'does not fit | | | '
+        speed = 'does not fit | | | | '
         if train['fits']:
             speed = (
-                f'{train["seconds"]:.2f} s | {train["bound_by"]} | {train["mfu_at_bound"]:.0%} | '
+                f'{train["seconds"]:.2f} s | {train["bound_by"]} | {train["seconds_in_turn"]:.2f} s | '
+                f'{train["mfu_ceiling"]:.0%} | '
                 f'{train["days_for_500k_steps"]:.1f}'
             )
         lines.append(f'| {size} | {one["topology"]} | {one["chips"]:,} | {mesh} | {held} | {speed} |')
@@ -181,7 +186,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     jax.config.update('jax_platforms', 'cpu')  # This process does not compute.
     plans = {'machines': [], 'weak': [], 'strong': []}
-    for size, where, how, table in rows(arguments.only):
+    for size, where, how, table in rows(arguments.only, arguments.counted):
         found = counted(size, where, how) if arguments.counted else planned(size, where, how, table, arguments.out)
         plans[table].append((size, found))
     if plans['machines']:

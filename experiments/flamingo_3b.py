@@ -29,17 +29,44 @@ from ml_collections import ConfigDict
 
 from flamingo_jax.training import config as training
 
+# What can be rented: ((data, fsdp, tensor), micro-batches of m3w, align, ltip and vtp), by `plan --search`
+# (docs/scaling.md). v5p-N is named by cores, as the cloud does: it has N / 2 chips.
+MACHINES = {
+    'v4:2x2x4': ((16, 1, 1), (1, 1, 1, 1)),
+    'v5e-8': ((2, 1, 4), (16, 4, 4, 2)),
+    'v5e-16': ((8, 1, 2), (8, 2, 4, 1)),
+    'v5e-32': ((16, 1, 2), (4, 1, 2, 1)),
+    'v5e-64': ((32, 1, 2), (1, 1, 1, 1)),
+    'v5e-128': ((64, 1, 2), (1, 1, 1, 1)),
+    'v5e-256': ((64, 1, 4), (1, 1, 1, 1)),
+    'v5p-8': ((4, 1, 1), (1, 1, 1, 1)),
+    'v5p-16': ((8, 1, 1), (1, 1, 1, 1)),
+    'v5p-32': ((16, 1, 1), (1, 1, 1, 1)),
+    'v5p-64': ((32, 1, 1), (1, 1, 1, 1)),
+    'v5p-128': ((64, 1, 1), (1, 1, 1, 1)),
+    'v6e-8': ((8, 1, 1), (2, 1, 1, 1)),
+    'v6e-16': ((16, 1, 1), (1, 1, 1, 1)),
+    'v6e-32': ((32, 1, 1), (1, 1, 1, 1)),
+    'v6e-64': ((32, 1, 2), (1, 1, 1, 1)),
+    'v6e-128': ((64, 1, 2), (1, 1, 1, 1)),
+    'v6e-256': ((64, 1, 4), (1, 1, 1, 1)),
+    'h100:1': ((1, 1, 1), (16, 4, 4, 1)),
+    'h100:2': ((2, 1, 1), (8, 2, 2, 1)),
+    'h100:4': ((4, 1, 1), (2, 1, 1, 1)),
+    'h100:8': ((8, 1, 1), (1, 1, 1, 1)),
+    'h100:16': ((16, 1, 1), (1, 1, 1, 1)),
+    'h100:32': ((16, 1, 2), (1, 1, 1, 1)),
+    'h100:64': ((32, 1, 2), (1, 1, 1, 1)),
+    'a100:8': ((8, 1, 1), (1, 1, 1, 1)),
+    'l4:8': ((4, 1, 2), (8, 2, 4, 1)),
+}
+
 
 def get_config() -> ConfigDict:
     """1.4B frozen, 1.4B trained."""
     c = training.paper('3b')
     c.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
-    # By `plan --search` (docs/scaling.md).
-    c.machines['v4:2x2x4'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')
-    numbers = dict(m3w=8, align=2, ltip=4, vtp=1)
-    c.machines['v5e-16'] = training.machine(data=8, fsdp=1, tensor=2, micro_batches=numbers, remat='dots')
-    c.machines['v5p:2x2x4'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')
-    c.machines['v6e-16'] = training.machine(data=16, fsdp=1, tensor=1, remat='dots')
-    numbers = dict(m3w=16, align=4, ltip=4, vtp=1)
-    c.machines['h100:1'] = training.machine(data=1, fsdp=1, tensor=1, micro_batches=numbers, remat='dots')
+    for name, (mesh, numbers) in MACHINES.items():
+        parts = dict(zip(('m3w', 'align', 'ltip', 'vtp'), numbers, strict=True))
+        c.machines[name] = training.machine(*mesh, micro_batches=parts, remat='dots')
     return c

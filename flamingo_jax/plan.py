@@ -13,7 +13,8 @@ all meshes, numbers of micro-batches and rematerialisation:
 prints the ways that no other beats in both time and memory, by formulas alone, and compiles the fastest that fits.
 
 Sizes and communication come from the compiler; operations, passes over the weights and the host's work from formulas.
-Times are lower bounds: the chip's peak figures, with perfect overlap (docs/scaling.md). No step is run.
+Times are lower bounds by the chip's peak figures (docs/scaling.md): one with perfect overlap, and one in which
+arithmetic waits for each collective that the compiler overlaps with nothing. No step is run.
 """
 
 from absl import flags
@@ -43,8 +44,8 @@ import jax
 from ml_collections import ConfigDict
 
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.planning import collectives, estimate, flops, host, passes, programs, search, topology
-from flamingo_jax.planning.bounds import bounds, in_bfloat16
+from flamingo_jax.planning import collectives, estimate, flops, host, passes, programs, search, topology, traffic
+from flamingo_jax.planning.bounds import Bounds, bounds, in_bfloat16
 from flamingo_jax.planning.topology import GIB, Topology
 from flamingo_jax.training.config import machine, on_machine
 
@@ -194,15 +195,17 @@ def _compile(name: str, lowered: jax.stages.Lowered, hardware: Topology, mesh: j
     # On some devices the compiler's own peak omits the arguments.
     size['peak'] = sum(size.values())
     try:
-        sent = collectives.read(compiled.as_text(), mesh)
+        text = compiled.as_text()
+        sent, moved = collectives.read(text, mesh), traffic.moved(text)
     except jax.errors.JaxRuntimeError:  # A compiler newer than this JAX, which cannot read its output.
-        sent = None
+        sent, moved = None, None
     return dict(
         fits=size['peak'] <= hardware.chip.memory,
         seconds_to_compile=time.perf_counter() - begin,
         bytes=size,
         chip_memory=hardware.chip.memory,
         reserved=hardware.reserved,
+        bytes_moved=moved,
         collectives=sent if sent is None else [dict(one._asdict(), axes=list(one.axes)) for one in sent],
     )
 
@@ -257,10 +260,11 @@ def _speed(run, done: float, part: dict[str, Any], hardware: Topology, mesh, bat
         host_memory=host.memory(run.sources, run.parts.batch_shapes(mesh), hardware, mesh),
         host_has=host.chips(hardware) * hardware.chip.host_memory / hardware.chip.host_chips,
         seconds=limit.seconds,
+        seconds_in_turn=limit.in_turn,
         tokens_per_second=tokens / limit.seconds,
         images_per_second=images / limit.seconds,
         days_for_500k_steps=limit.seconds * PAPER_STEPS / 86_400,
-        mfu_at_bound=part['flops']['total'] / hardware.chips / hardware.chip.flops / limit.seconds,
+        mfu_ceiling=part['flops']['total'] / hardware.chips / hardware.chip.flops / max(limit.seconds, limit.in_turn),
     )
 
 
@@ -298,14 +302,23 @@ def report(out: dict[str, Any]) -> str:
             axes = ' and '.join(one['axes']) or 'one device'
             lines.append(
                 f'  sends {one["bytes"] / 1e9:9.3f} GB  {one["kind"]:18} over {axes}, {one["times"]:,.0f} times'
+                + (', beside other work' if one['overlapped'] else '')
             )
-        bound = ', '.join(f'{kind} {1e3 * seconds:,.1f} ms' for kind, seconds in part['bounds'].items())
+        limit = Bounds(**part['bounds'])
+        bound = ', '.join(f'{kind} {1e3 * part["bounds"][kind]:,.1f} ms' for kind in Bounds._fields[:4])
         lines.append(f'  at least: {bound}. Bound by {part["bound_by"]}.')
+        lines.append(
+            f'  arithmetic + synchronous network: {1e3 * limit.compute:,.1f} + {1e3 * limit.synchronous:,.1f} = '
+            f'{1e3 * limit.in_turn:,.1f} ms, where the bound is max(...) = {1e3 * limit.seconds:,.1f} ms. '
+            f'{1e3 * (limit.network - limit.synchronous):,.1f} ms of network run beside other work.'
+        )
         if name == 'train':
             counted = {kind: f'{value:.3g}' for kind, value in part['flops'].items() if value}
             lines.append(f'  operations a step: {counted}')
             lines.append(
-                f'  weights, gradients and moments: {part["bytes_read"] / 1e9:,.0f} GB to and from memory a step'
+                f'  weights, gradients and moments: {part["bytes_read"] / 1e9:,.0f} GB to and from memory a step, by '
+                'formula, which leaves out activations, norms and copies of arrays'
+                + (f'; {part["bytes_moved"] / 1e9:,.0f} GB as compiled' if part['bytes_moved'] else '')
             )
             lines.append(f'  logits: {part["logits"] / 1e9:.2f} GB of float32 at once, in the temporaries')
             lines.append(
@@ -314,8 +327,12 @@ def report(out: dict[str, Any]) -> str:
             )
             lines.append(
                 f'  at that bound: {part["seconds"]:.3f} s a step, {part["tokens_per_second"]:,.0f} tokens/s, '
-                f'{part["images_per_second"]:,.0f} images/s, MFU {part["mfu_at_bound"]:.0%} (padding included), '
-                f'{part["days_for_500k_steps"]:.1f} days for {PAPER_STEPS:,} steps'
+                f'{part["images_per_second"]:,.0f} images/s, {part["days_for_500k_steps"]:.1f} days for '
+                f'{PAPER_STEPS:,} steps'
+            )
+            lines.append(
+                f'  MFU at most {part["mfu_ceiling"]:.0%} (padding included), of the sum or the bound, whichever is '
+                'longer'
             )
         else:
             lines.append(

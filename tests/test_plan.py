@@ -49,6 +49,9 @@ def test_a_plan_says_what_fits_and_what_bounds_it(planned, tiny):  # noqa: F811
     axes = {axis for one in train['collectives'] for axis in one['axes']}
     assert axes == {'data', 'fsdp', 'tensor'}  # Gradients, parameters, activations.
     assert train['seconds'] == max(train['bounds'].values()) == train['bounds'][train['bound_by']]
+    alone = train['bounds']['synchronous']
+    assert train['seconds_in_turn'] == train['bounds']['compute'] + alone and 0 < alone <= train['bounds']['network']
+    assert train['bytes_moved'] > train['bytes_read']  # The formula leaves things out.
     held = train['held_bytes']
     moments = 2 * (held['xattn (float32)'] + held['resampler (float32)'] + held['extra_tokens (float32)'])
     assert moments / 2 <= held['moments'] < 0.6 * moments  # Two a parameter, cut over the copies too.
@@ -56,6 +59,13 @@ def test_a_plan_says_what_fits_and_what_bounds_it(planned, tiny):  # noqa: F811
         assert 0.2 < size / sum(one['bytes'] for one in train['collectives'] if axis in one['axes']) < 1.05, axis
     words = report(planned)
     for part in ('lm', 'frozen', 'peak', 'all-gather', 'Bound by', 'days for 500,000 steps', 'tokens/s'):
+        assert part in words
+    for part in (
+        'arithmetic + synchronous network: ',
+        'where the bound is max(...) = ',
+        'GB as compiled',
+        'MFU at most',
+    ):
         assert part in words
 
 
@@ -139,7 +149,7 @@ needs_libtpu = pytest.mark.skipif(
 
 
 @needs_libtpu
-@pytest.mark.parametrize('name, chips', [('v5e:2x4', 8), ('v4:2x2x2', 8)])
+@pytest.mark.parametrize('name, chips', [('v5e:2x4', 8), ('v4:2x2x2', 8), ('tpu7x:2x2x1', 8)])
 def test_the_tpu_compiler(tiny, name, chips):  # noqa: F811
     out = plan(tiny, topology.parse(name), decode=False)
     assert out['chips'] == chips and out['train']['fits']

@@ -18,6 +18,12 @@ class Bounds(NamedTuple):
     memory: int | float
     network: int | float
     host: int | float = 0.0
+    synchronous: int | float = 0.0  # Of the network, what nothing else overlaps.
+
+    @property
+    def in_turn(self) -> int | float:
+        """Arithmetic and the collectives that it waits for, one after the other."""
+        return self.compute + self.synchronous
 
     @property
     def seconds(self) -> int | float:
@@ -27,7 +33,7 @@ class Bounds(NamedTuple):
     @property
     def bound_by(self) -> str:
         """The slowest part."""
-        return max(zip(self, self._fields, strict=True))[1]
+        return max(zip(self[:4], self._fields, strict=False))[1]
 
 
 def bounds(
@@ -47,8 +53,9 @@ def bounds(
       host: seconds of the host's own work (`host.seconds`).
     """
     chip = topology.chip
-    network = sum(one.bytes / bandwidth(one.axes, topology, mesh) for one in sent)
-    return Bounds(flops / topology.chips / chip.flops, read / chip.memory_bandwidth, network, host)
+    seconds = [one.bytes / bandwidth(one.axes, topology, mesh) for one in sent]
+    alone = sum(time for time, one in zip(seconds, sent, strict=True) if not one.overlapped)
+    return Bounds(flops / topology.chips / chip.flops, read / chip.memory_bandwidth, sum(seconds), host, alone)
 
 
 def in_bfloat16(counted: dict[str, int | float], quantised: Quantisation | None, chip: Chip) -> int | float:

@@ -3,25 +3,18 @@
 import collections
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
-KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
-BYTES = dict(pred=1, s4=0.5, u4=0.5, s8=1, u8=1, s16=2, u16=2, bf16=2, f16=2, s32=4, u32=4, f32=4, s64=8, u64=8, f64=8)
+from flamingo_jax.planning.hlo import Computations, called, computations, operation, sizes, times_of
 
-_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{\s*$')
-_OPERATION = re.compile(r'^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(')
-_ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
-_CALLS = re.compile(r'\b(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)')
-_MANY_CALLS = re.compile(r'\b(?:branch_computations|called_computations)=\{([^}]*)\}')
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_CONDITION = re.compile(r'\bcondition=%?([\w.\-]+)')
-_BODY = re.compile(r'\bbody=%?([\w.\-]+)')
-_CONSTANT = re.compile(r'%?([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)')
-_INDEX = re.compile(r' get-tuple-element\(.*\bindex=(\d+)')
-_OPERANDS = re.compile(r' (?:tuple|add)\((.*?)\)(?:,|$)')
+KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+# Operations that take no time, or are communication themselves: none of them hides a collective.
+IDLE = (*KINDS, 'parameter', 'constant', 'bitcast', 'tuple', 'get-tuple-element', 'copy', 'after-all', 'partition-id')
+PHASE = 'custom_call_target="AsyncCollective'  # Of the TPU's compiler: AsyncCollectiveStart, AsyncCollectiveDone.
+
 _CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 _IOTA = re.compile(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
 _MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}')
@@ -30,12 +23,30 @@ _PAIRS = re.compile(r'source_target_pairs=\{(\{\d+,\d+\}(?:,\{\d+,\d+\})*)\}')
 
 
 class Collective(NamedTuple):
-    """All collectives of one kind over one set of mesh axes in a step."""
+    """All collectives of one kind over one set of mesh axes in a step: those that work overlaps, or all others."""
 
     kind: str
     axes: tuple[str, ...]  # Axes of the mesh; () if the groups are not those of axes.
     bytes: float  # Bytes that a device sends.
     times: float  # Number of times.
+    overlapped: bool = False  # Whether other work runs between their start and their end.
+
+
+class _Place(NamedTuple):
+    """A line of a computation that the program runs line by line."""
+
+    computation: str
+    line: int
+
+
+class _Phase(NamedTuple):
+    """A line that names a collective: all of it, or its start, a continuation or its end."""
+
+    kind: str
+    axes: tuple[str, ...]
+    bytes: float
+    times: float
+    place: _Place
 
 
 def read(hlo: str, mesh: Mesh) -> list[Collective]:
@@ -44,93 +55,83 @@ def read(hlo: str, mesh: Mesh) -> list[Collective]:
     With the usual ring algorithms over n devices, a device sends (n - 1) / n of the whole for a gather or scatter,
     twice that for a sum, and the whole for a permutation. A sum of which each device keeps only its share is a
     scatter. Loops with an unknown number of iterations count once. All branches of a conditional count.
+
+    The lines of a compiled program are in the order in which they run. So a collective is overlapped if it starts and
+    ends in two lines with work between them. Whether that work takes as long is not asked.
     """
     parts, entry = computations(hlo)
-    times = times_of(parts, entry)
-    # The TPU compiler starts, continues and ends a collective in fusions with other work. One channel and result are
-    # one collective. Its scatters are whole fusions, of which several may have the same channel.
-    found: dict[Any, tuple[str, tuple[str, ...], float, float]] = {}
+    times, callers = times_of(parts, entry), _callers(parts)
+    found: dict[tuple, list[_Phase]] = collections.defaultdict(list)
     for name, lines in parts.items():
-        for line in lines:
-            operation = _OPERATION.match(line)
-            if not operation or not times[name]:
-                continue
-            kind = operation[2].removesuffix('-start')
-            if kind not in KINDS:
+        for number, line in enumerate(lines):
+            here = operation(line)
+            kind = here.code.removesuffix('-start') if here else ''
+            if not here or kind not in KINDS or not times[name]:
                 continue
             group = _group(line) or list(range(mesh.devices.size))
-            size = _sent(kind, operation[1], operation[2].endswith('-start'), len(group))
+            size = _sent(kind, here.result, here.code.endswith('-start'), len(group))
+            place, key = callers.get(name), (name, number)
             channel = _CHANNEL.search(line)
-            key = (channel[1], kind, operation[1]) if channel else (name, line)
-            if 'all-reduce-scatter' in name:  # A fusion of the TPU compiler's.
-                kind, size, key = 'reduce-scatter', size / 2, (name, line)
-            found[key] = kind, _axes(group, mesh), size, times[name]
+            if 'all-reduce-scatter' in name:  # A fusion of the TPU compiler's. Several may have the same channel.
+                kind, size = 'reduce-scatter', size / 2
+            elif channel and place:
+                # The TPU's compiler starts, continues and ends a collective in fusions with other work, in which its
+                # result has several layouts. One channel is one collective.
+                key = channel[1], kind
+            axes = _axes(group, mesh)
+            found[key].append(_Phase(kind, axes, size, times[name], place or _Place(name, number)))
     total = collections.defaultdict(lambda: [0.0, 0.0])
-    for kind, axes, size, often in found.values():
-        total[kind, axes][0] += size * often
-        total[kind, axes][1] += often
-    ordered = (Collective(kind, axes, *counts) for (kind, axes), counts in total.items())
+    for phases in found.values():
+        one = min(phases, key=lambda phase: phase.times)  # A loop of products may continue it several times.
+        counts = total[one.kind, one.axes, _overlapped([phase.place for phase in phases], parts)]
+        counts[0] += one.bytes * one.times
+        counts[1] += one.times
+    ordered = (
+        Collective(kind, axes, size, often, overlapped) for (kind, axes, overlapped), (size, often) in total.items()
+    )
     return sorted((one for one in ordered if one.bytes), key=lambda one: -one.bytes)
 
 
-def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of each computation of a program, and the name of its entry."""
-    computations, entry, lines = {}, '', None
-    for line in hlo.splitlines():
-        if lines is None:
-            if header := _COMPUTATION.match(line):
-                lines = computations[header[2]] = []
-                entry = header[2] if header[1] else entry
-        elif line == '}':  # Attributes of splash's kernels have lines that begin with braces.
-            lines = None
-        else:
-            lines.append(line)
-    return computations, entry
+def _callers(parts: Computations) -> dict[str, _Place]:
+    """Where each fusion, and each computation that is started and ended apart, runs."""
+    return {
+        one: _Place(name, number)
+        for name, lines in parts.items()
+        for number, line in enumerate(lines)
+        if ' fusion(' in line or ' async-start(' in line
+        for one in called(line)
+    }
 
 
-def times_of(computations: dict[str, list[str]], entry: str) -> dict[str, float]:
-    """How often each computation runs.
-
-    HLO defines a computation before its caller, so callers come first in reverse.
-    """
-    times = dict.fromkeys(computations, 0.0)
-    times[entry] = 1.0
-    for name in reversed(computations):
-        if not times[name]:
-            continue
-        for line in computations[name]:
-            called = _CALLS.findall(line)
-            for many in _MANY_CALLS.findall(line):
-                called += [one.strip().lstrip('%') for one in many.split(',') if one.strip()]
-            trips = _trips(line, computations) if ' while(' in line else 1
-            for one in called:
-                if one in times:
-                    times[one] += times[name] * trips
-    return times
+def _overlapped(places: list[_Place], parts: Computations) -> bool:
+    """Whether work runs between the phases of a collective."""
+    if len({place.computation for place in places}) > 1:
+        return True  # A loop between them continues it.
+    lines, first = parts[places[0].computation], min(place.line for place in places)
+    last = _end(lines, first) if '-start(' in lines[first] else max(place.line for place in places)
+    return any(_is_work(line, parts) for line in lines[first + 1 : last])
 
 
-def _trips(line: str, computations: dict[str, list[str]]) -> int:
-    """Iterations of a loop, from the compiler's note or from the bound of its counter, which starts at 0."""
-    if known := _TRIPS.search(line):
-        return int(known[1])
-    condition, body = (computations.get(which.search(line)[1], []) for which in (_CONDITION, _BODY))
-    limits = [int(found[2]) for found in map(_CONSTANT.search, condition) if found]
-    if len(limits) != 1 or not any('direction=LT' in line for line in condition):
-        return 1
-    return -(-limits[0] // _step(condition, body))
+def _end(lines: list[str], start: int) -> int:
+    """The line that ends what a line starts; the number of lines if it ends elsewhere."""
+    begun = operation(lines[start])
+    name = begun.name if begun else ''
+    for number in range(start + 1, len(lines)):
+        here = operation(lines[number])
+        if here and here.code.endswith(('-done', '-update')) and re.search(rf'%{re.escape(name)}[,)]', here.rest):
+            if here.code.endswith('-done'):
+                return number
+            name = here.name
+    return len(lines)
 
 
-def _step(condition: list[str], body: list[str]) -> int:
-    """The step of a loop's counter: 2 if a product is split to overlap with communication, two shards per iteration."""
-    counter = [int(found[1]) for found in map(_INDEX.search, condition) if found]
-    carried = [_OPERANDS.search(line) for line in body if line.lstrip().startswith('ROOT ')]
-    if len(counter) != 1 or not carried or not carried[0]:
-        return 1
-    name = re.findall(r'%([\w.\-]+)', carried[0][1])[counter[0]]
-    grown = [found for line in body if f'%{name} =' in line and (found := _OPERANDS.search(line))]
-    constants = {found[1]: int(found[2]) for found in map(_CONSTANT.search, body) if found}
-    steps = [constants[one] for found in grown for one in re.findall(r'%([\w.\-]+)', found[1]) if one in constants]
-    return steps[0] if steps else 1
+def _is_work(line: str, parts: Computations) -> bool:
+    here = operation(line)
+    if not here or here.code in IDLE or here.code.endswith(('-start', '-done', '-update')) or PHASE in line:
+        return False
+    if here.code == 'fusion':
+        return any(_is_work(inner, parts) for one in called(line) for inner in parts.get(one, ()))
+    return True
 
 
 def _group(line: str) -> list[int]:
@@ -164,17 +165,13 @@ def _axes(group: list[int], mesh: Mesh) -> tuple[str, ...]:
     return tuple(name for name, changed in zip(mesh.axis_names, changes, strict=True) if changed)
 
 
-def _sent(kind: str, result: str, started: bool, n: int) -> float:
-    sizes = [
-        BYTES[dtype] * math.prod(int(x) for x in dims.split(',') if x)
-        for dtype, dims in _ARRAY.findall(result)
-        if dtype in BYTES
-    ]
+def _sent(kind: str, result: str, started: bool, n: int) -> int | float:
+    arrays = [size for size, _ in sizes(result)]
     if started and kind in ('all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all'):
         # The result lists inputs, then outputs (and counters without size).
-        sizes = [size for size in sizes if size > 8] if kind == 'collective-permute' else sizes
-        sizes = sizes[len(sizes) // 2 :]
-    size, share = float(sum(sizes)), (n - 1) / max(n, 1)
+        arrays = [size for size in arrays if size > 8] if kind == 'collective-permute' else arrays
+        arrays = arrays[len(arrays) // 2 :]
+    size, share = float(sum(arrays)), (n - 1) / max(n, 1)
     return {
         'all-reduce': 2 * size * share,
         'all-gather': size * share,

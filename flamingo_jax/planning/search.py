@@ -111,7 +111,7 @@ def table(found: Iterable[Way], memory: int | float) -> str:
         f'{"apart":>8} {"compute":>8} {"memory":>8} {"network":>8} {"host":>8}  micro-batches'
     ]
     for way in found:
-        parts = ' '.join(f'{seconds:8.3f}' for seconds in way.bounds)
+        parts = ' '.join(f'{seconds:8.3f}' for seconds in way.bounds[:4])
         numbers = ', '.join(f'{name} {number}' for name, number in way.micro_batches.items())
         lines.append(
             f'{" x ".join(map(str, way.mesh.values())):>20} {way.remat or "none":>6} {way.bytes / 1e9:9.1f} '

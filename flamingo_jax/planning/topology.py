@@ -1,7 +1,8 @@
 """Machines to plan for: chips, their network, and a mesh over devices that are not here.
 
     v4:8x12x16      1,536 TPU v4 chips, as in the paper        v5e-16   the cloud's name of v5e:4x4 (v6e alike)
-    h100:8          8 GPUs of one host                          cpu:8    8 devices of this machine's CPU
+    v5p-16          the cloud's name of v5p:2x2x2, by cores    h100:8   8 GPUs of one host
+    tpu7x:2x2x1     4 TPU7x chips, of two devices each         cpu:8    8 devices of this machine's CPU
 
 The TPU compiler comes with `pip install libtpu` and needs no TPU.
 """
@@ -22,7 +23,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Published figures of one chip and of its share of a host.
+    """Published figures of one chip and of its share of a host; of a device, where a chip is several.
 
     Sources: cloud.google.com/tpu/docs (a page for each kind, with its hosts), jax-ml.github.io/scaling-book, NVIDIA's
     data sheets, and for the hosts of GPUs cloud.google.com/compute/docs/gpus.
@@ -41,6 +42,7 @@ class Chip:
     # How many times `flops` are done in products of two arrays in 8 bits; 1 where the chip has none, and converts them.
     int8: int = 1
     fp8: int = 1
+    devices: int = 1  # As which a chip appears in JAX: the figures are those of one of them, a share of the links too.
 
 
 CHIPS = {
@@ -48,6 +50,8 @@ CHIPS = {
     'v5e': Chip(16 * GIB, 197e12, 0.82e12, 45e9, 2, 3.125e9, 4, 112, 192 * 10**9, ('TPU v5 lite', 'TPU v5e'), 2),
     'v5p': Chip(95 * GIB, 459e12, 2.765e12, 90e9, 3, 6.25e9, 4, 208, 448 * 10**9, ('TPU v5',), 2),
     'v6e': Chip(32 * GIB, 918e12, 1.64e12, 90e9, 2, 12.5e9, 4, 180, 720 * 10**9, ('TPU v6',), 2),
+    'tpu7x': Chip(96 * GIB, 1153.5e12, 3.69e12, 45e9, 3, 6.25e9, 8, 224, 960 * 10**9, ('TPU7x',), 1, 2, 2),
+    'l4': Chip(24 * 10**9, 121e12, 0.3e12, 32e9, 0, 1.5625e9, 8, 96, 384 * 10**9, ('NVIDIA L4',), 2, 2),  # PCIe.
     'a100': Chip(80 * 10**9, 312e12, 2.039e12, 300e9, 0, 25e9, 8, 96, 1360 * 10**9, ('NVIDIA A100',), 2),
     'h100': Chip(80 * 10**9, 989e12, 3.35e12, 450e9, 0, 50e9, 8, 208, 1872 * 10**9, ('NVIDIA H100',), 2, 2),
     'h200': Chip(141 * 10**9, 989e12, 4.8e12, 450e9, 0, 50e9, 8, 224, 2952 * 10**9, ('NVIDIA H200',), 2, 2),
@@ -61,13 +65,16 @@ OTHER_PEAKS = {
     'NVIDIA GH200': 989e12,
     'NVIDIA B200': 2250e12,
     'NVIDIA L40S': 362e12,
-    'NVIDIA L4': 121e12,
     'NVIDIA A10': 125e12,
     'NVIDIA RTX A6000': 155e12,
     'NVIDIA GeForce RTX 4090': 165e12,
 }
-# The shapes of the cloud's v5e-16, v6e-16 and so on.
-SHAPES = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'}
+# Dimensions of the torus -> the cloud's number -> shape. Of two it is that of chips (v5e-16, v6e-16), of three that of
+# cores, of which a chip has two (v4-16, v5p-16).
+SHAPES = {
+    2: {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'},
+    3: {8: '2x2x1', 16: '2x2x2', 32: '2x2x4', 64: '2x4x4', 128: '4x4x4', 256: '4x4x8', 512: '4x8x8'},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +93,8 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """The number of chips in all slices."""
-        return math.prod(self.shape) * self.slices
+        """The number of chips in all slices; of devices, where a chip is several."""
+        return math.prod(self.shape) * self.slices * self.chip.devices
 
     @property
     def attention_kernel(self) -> str:
@@ -111,7 +118,7 @@ class Topology:
         return (all(size % 4 == 0 for size in self.shape),) * self.chip.torus
 
     def devices(self) -> list:
-        """One device per chip, for the compiler. They cannot run anything, except those of `cpu`.
+        """The devices of all chips, for the compiler. They cannot run anything, except those of `cpu`.
 
         For GPUs they are as many TPU v5p devices, whose compiler gives the same count of bytes in memory.
 
@@ -162,7 +169,7 @@ def _stand_in(n: int) -> tuple[int, ...]:
 
 
 def parse(name: str, slices: int = 1) -> Topology:
-    """Reads 'v4:8x12x16', 'v5e-16', 'h100:8' or 'cpu:8'.
+    """Reads 'v4:8x12x16', 'v5e-16', 'v5p-16', 'h100:8' or 'cpu:8'.
 
     Raises:
       ValueError: the chip or the shape is unknown; the message lists the known ones.
@@ -176,12 +183,14 @@ def parse(name: str, slices: int = 1) -> Topology:
     kind, shape = match[1], match[2]
     torus = CHIPS[kind].torus
     if shape is None:
-        if torus != 2 or int(match[3]) not in SHAPES:
+        if not torus:
+            raise UserError(f'{name!r} is not known. Give the number of devices after a colon: {kind}:{match[3]}.')
+        if int(match[3]) not in SHAPES[torus]:
             raise UserError(
-                f'{name!r} is not known. Give v5e-N or v6e-N with N of {sorted(SHAPES)}, or the shape, such as '
-                'v4:4x4x4.'
+                f'{name!r} is not known. Give {kind}-N with N of {sorted(SHAPES[torus])}, or the shape, such as '
+                f'{"v5e:4x4" if torus == 2 else "v4:4x4x4"}.'
             )
-        shape = SHAPES[int(match[3])]
+        shape = SHAPES[torus][int(match[3])]
     shape = tuple(int(size) for size in shape.split('x'))
     if 0 in shape or len(shape) != max(torus, 1):
         raise UserError(f'{name!r} is not a shape of {kind}, which has {max(torus, 1)} numbers, each 1 or more.')

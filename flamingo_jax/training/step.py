@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from flamingo_jax.inputs.rows import COUNTS, Batch
 from flamingo_jax.model.flamingo import Flamingo, Params
 from flamingo_jax.model.layers import constrain
+from flamingo_jax.parallel import compiler, rules
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.parallel import rules
 from flamingo_jax.training.objectives.noise import NoiseConfig
 from flamingo_jax.training.objectives.objective import loss_sum
 from flamingo_jax.training.state import TrainState
@@ -59,7 +59,9 @@ def make_step(
             lambda x, w: jax.lax.with_sharding_constraint(x, rules.over_data(w, x.shape)), grads, shardings.params
         )
 
-    @functools.partial(jax.jit, donate_argnames='state', out_shardings=(shardings, None))
+    how = dict(donate_argnames='state', out_shardings=(shardings, None), compiler_options=compiler.options(mesh))
+
+    @functools.partial(jax.jit, **how)
     def step(state: TrainState, frozen: Params, batches: dict[str, Batch]) -> tuple[TrainState, Metrics]:
         with rules.activations(mesh):
             return update(state, frozen, batches)

@@ -4,7 +4,8 @@ from jax.sharding import Mesh
 
 from flamingo_jax.model.quantised import Quantisation
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.planning.bounds import bandwidth, in_bfloat16, links
+from flamingo_jax.planning.bounds import bandwidth, bounds, in_bfloat16, links
+from flamingo_jax.planning.collectives import Collective
 from flamingo_jax.planning.topology import CHIPS, parse
 from tests.parallel.test_rules import Device
 
@@ -78,3 +79,12 @@ def test_products_in_8_bits_take_half_the_time_where_the_chip_has_them(chip, how
     counted = {'total': 10.0, 'recomputed': 2.0, 'lm in 8 bits': 4.0}
     assert in_bfloat16(counted, Quantisation(*how), CHIPS[chip]) == as_long
     assert in_bfloat16(counted, None, CHIPS[chip]) == 12
+
+
+def test_arithmetic_waits_for_what_nothing_overlaps():
+    topology = parse('h100:8')
+    mesh = Mesh(np.array([Device(0, 'tpu', 0, (i,)) for i in range(8)]).reshape(8, 1, 1), meshes.AXES)
+    sent = [Collective('all-reduce', ('data',), 450e9, 1.0), Collective('all-gather', ('data',), 900e9, 1.0, True)]
+    limit = bounds(8 * 989e12 / 2, 3.35e12 / 4, sent, topology, mesh)
+    assert (limit.compute, limit.memory, limit.network, limit.synchronous) == (0.5, 0.25, 3, 1)
+    assert (limit.in_turn, limit.seconds, limit.bound_by) == (1.5, 3, 'network')

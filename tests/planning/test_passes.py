@@ -16,7 +16,7 @@ from flamingo_jax.model.config import TINY, FlamingoConfig
 from flamingo_jax.model.connectors.perceiver import PerceiverConfig
 from flamingo_jax.model.vision.efficientnet import EfficientNetConfig
 from flamingo_jax.parallel import mesh as meshes
-from flamingo_jax.planning import collectives, passes, programs
+from flamingo_jax.planning import hlo, passes, programs
 from flamingo_jax.training import config as training
 from flamingo_jax.training.config import machine, on_machine
 from flamingo_jax.training.objectives.aligned import Aligned
@@ -26,10 +26,10 @@ _DEFINED = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = \(?\w+\[([\d,]*)\]')
 _DOT = re.compile(r' dot\(([^)]*)\)')
 
 
-def products(hlo: str) -> collections.Counter:
+def products(text: str) -> collections.Counter:
     """(Shape of an operand, sorted) -> how often a step multiplies by a matrix of this shape."""
-    computations, entry = collectives.computations(hlo)
-    times = collectives.times_of(computations, entry)
+    computations, entry = hlo.computations(text)
+    times = hlo.times_of(computations, entry)
     found = collections.Counter()
     for name, lines in computations.items():
         shapes = {defined[1]: defined[2] for defined in map(_DEFINED.match, lines) if defined}

@@ -9,6 +9,9 @@ from flamingo_jax.planning.topology import CHIPS, parse, peak_flops
         ('v4:8x12x16', 'v4', (8, 12, 16), 1536),
         ('v5e-16', 'v5e', (4, 4), 16),
         ('v6e:16x16', 'v6e', (16, 16), 256),
+        ('v5p-16', 'v5p', (2, 2, 2), 8),  # The cloud counts cores, two a chip.
+        ('v5p-128', 'v5p', (4, 4, 4), 64),
+        ('tpu7x-8', 'tpu7x', (2, 2, 1), 8),  # JAX has a device for each core.
         ('h100:8', 'h100', (8,), 8),
         ('cpu:8', 'cpu', (8,), 8),
     ],
@@ -23,7 +26,9 @@ def test_slices_multiply():
     assert parse('v5e:16x16', 4).chips == 1024
 
 
-@pytest.mark.parametrize('name', ['v4', 'v9:2x2', 'v4:8x8', 'v4-16', 'v5e-17', 'v5e:0x4', 'cpu:2x2', 'v4:8x8x8x8', ''])
+@pytest.mark.parametrize(
+    'name', ['v4', 'v9:2x2', 'v4:8x8', 'v4-17', 'v5e-17', 'h100-8', 'v5e:0x4', 'cpu:2x2', 'v4:8x8x8x8', '']
+)
 def test_an_unknown_machine_says_what_there_is(name):
     with pytest.raises(ValueError, match=f'{name!r}'):
         parse(name)
@@ -49,6 +54,8 @@ def test_cpu_devices_are_those_of_this_process():
         ('NVIDIA H200', 989e12),
         ('NVIDIA H100 PCIe', 756e12),
         ('NVIDIA L40S', 362e12),
+        ('NVIDIA L4', 121e12),
+        ('TPU7x', 1153.5e12),
         ('NVIDIA A10', 125e12),
         ('Tesla T4', None),
         ('cpu', None),
@@ -62,3 +69,9 @@ def test_a_shape_that_is_not_made_is_refused_with_what_is():
     pytest.importorskip('libtpu')
     with pytest.raises(ValueError, match='v5e:3x5. Give a slice that is made, such as v5e:4x4'):
         parse('v5e:3x5').devices()
+
+
+def test_a_chip_of_several_devices():
+    pytest.importorskip('libtpu')
+    topology = parse('tpu7x:2x2x2')
+    assert len(topology.devices()) == topology.chips == 16
