@@ -305,10 +305,10 @@ def _trunk_tensors(c: MllamaViTConfig) -> Iterator[Tensor]:
     d, rows, split = c.inner, len(ARRANGEMENTS) + 1, (c.heads, c.inner // c.heads)
     yield kernel(('patches', 'kernel'), 'patch_embedding.weight', 3, outputs=d, height=c.patch, width=c.patch)
     yield vector(('class_token',), 'class_embedding', d)
-    of_places, shape = 'gated_positional_embedding.', (c.places, d)
+    of_places, shape = 'gated_positional_embedding.', (c.tile_places, d)
     yield vector(('positions',), f'{of_places}embedding', *shape)
     yield vector(('positions_gate',), f'{of_places}gate', 1, ours=())
-    flat = TILES * c.places * d
+    flat = TILES * c.tile_places * d
     yield vector(('tile_positions',), f'{of_places}tile_embedding.weight', rows, flat, ours=(rows, TILES, *shape))
     for ours, theirs in (('tiles_in', 'pre'), ('tiles_out', 'post')):
         name = f'{theirs}_tile_positional_embedding.'

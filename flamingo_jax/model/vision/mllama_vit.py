@@ -81,18 +81,18 @@ class MllamaViTConfig(VisionConfig):
         return self.inner * (1 + len(self.tapped))
 
     @property
-    def places(self) -> int:
+    def tile_places(self) -> int:
         """Tokens of a tile: its patches, and its class token."""
         return (self.resolution // self.patch) ** 2 + 1
 
     def spatial(self, image_size: int) -> int:
         """s, the number of features of an image: those of four tiles, whatever the image."""
-        return TILES * self.places
+        return TILES * self.tile_places
 
     def operations(self, image_size: int) -> float:
         """Operations of the forward pass; see `VisionConfig`."""
-        s = TILES * -(-self.places // MULTIPLE) * MULTIPLE
-        patches = TILES * (self.places - 1) * 3 * self.patch**2 * self.inner
+        s = TILES * -(-self.tile_places // MULTIPLE) * MULTIPLE
+        patches = TILES * (self.tile_places - 1) * 3 * self.patch**2 * self.inner
         layer = s * self.inner * (4 * self.inner + 2 * self.ffw_width + 2 * s)
         return 2.0 * (patches + (self.depth + self.global_depth) * layer)
 
@@ -129,7 +129,7 @@ class MllamaViT(nn.Module):
         """
         c = self.config
         b, rows, columns = len(images), *c.arrangement(*images.shape[1:3])
-        tiles, places, padding = rows * columns, c.places, -c.places % MULTIPLE
+        tiles, places, padding = rows * columns, c.tile_places, -c.tile_places % MULTIPLE
         number = ARRANGEMENTS.index((rows, columns)) + 1
         x = (images.astype(jnp.float32) / 255 - np.float32(c.mean)) / np.float32(c.std)
         x = in_patches(x, c.resolution)  # Tiles are large patches.
@@ -171,7 +171,7 @@ class MllamaViT(nn.Module):
 
     def positions(self, number: int, to: Sequence[int]) -> Float[Array, '...']:
         """Embeddings of places: those of any tile, and those of this tile of this arrangement, weighed by a gate."""
-        shape = self.config.places, self.config.inner
+        shape = self.config.tile_places, self.config.inner
         table = self.param('positions', _normal(shape[1] ** -0.5, 'positions', 'vision_out'), shape)
         by_tile = _normal(0.02, 'tiles', 'tiles', 'positions', 'vision_out')
         of_tiles = self.param('tile_positions', by_tile, (self.arrangements, TILES, *shape))
