@@ -150,13 +150,17 @@ def prefill(
       float32 logits of the token after each prompt, and the text.
     """
     b, l = tokens.shape
-    if before is None:
-        nothing = jnp.zeros((b,), jnp.int32)
-        text = _with_room(model, b, l + room, nothing, nothing, ())
-    else:
-        text = fork(model, before, b // len(before.position), l + room)
+    text = with_room(model, b, l + room, before)
     logits, text = extend(model, params, media, text, tokens, valid=valid, last_only=True)
     return logits[:, 0], text
+
+
+def with_room(model: Flamingo, b: int, room: int, before: Text | None = None) -> Text:
+    """The text of b prompts that are to be read, with room for so many tokens each. before: as for `prefill`."""
+    if before is not None:
+        return fork(model, before, b // len(before.position), room)
+    nothing = jnp.zeros((b,), jnp.int32)
+    return _with_room(model, b, room, nothing, nothing, ())
 
 
 def extend(

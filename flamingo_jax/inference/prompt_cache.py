@@ -1,8 +1,10 @@
 """What a model has read and will read again: the images of examples, and the beginnings that prompts share."""
 
+import bisect
 import collections
+import itertools
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -35,12 +37,24 @@ class MediaCache:
         self._kept: collections.OrderedDict[Hashable, np.ndarray] = collections.OrderedDict()
         self._bytes = 0
 
-    def of(self, prompts: Sequence[Encoded]) -> list[list[Float[np.ndarray, 'r e']]]:
-        """The media tokens of each prompt's images. Those of an image are computed once."""
+    def of(
+        self, prompts: Sequence[Encoded], at_once: int | None = None, between: Callable[[], None] = lambda: None
+    ) -> list[list[Float[np.ndarray, 'r e']]]:
+        """The media tokens of each prompt's images. Those of an image are computed once.
+
+        Args:
+          at_once: most frames of several images that are computed at a time; None: all.
+          between: called after each time.
+        """
         shown = {i: image for p in prompts for i, image in zip(p.identities, p.images, strict=True)}
         found = {i: self._kept[i] for i in shown if i in self._kept}
         new = [i for i in shown if i not in found]
-        found |= zip(new, self._resample([shown[i] for i in new]), strict=True)
+        while new:
+            frames = list(itertools.accumulate(_frames(shown[i]) for i in new))
+            number = len(new) if at_once is None else max(1, bisect.bisect_right(frames, at_once))
+            found |= zip(new[:number], self._resample([shown[i] for i in new[:number]]), strict=True)
+            new = new[number:]
+            between()
         for i, tokens in found.items():
             self._bytes += 0 if i in self._kept else tokens.nbytes
             self._kept[i] = tokens
@@ -48,6 +62,11 @@ class MediaCache:
         while self._bytes > IMAGES:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return [[found[i] for i in prompt.identities] for prompt in prompts]
+
+
+def _frames(image: Any) -> int:
+    """1 of a still, or features of one; the frames of a video."""
+    return len(image) if isinstance(image, list | tuple) or isinstance(image, np.ndarray) and image.ndim == 4 else 1
 
 
 class Beginnings:

@@ -9,7 +9,8 @@ lengths together. Another writes: one token of all answers at each step. So an a
 read, and while a program for it is compiled. A row is free again when its answer ends. An answer does not depend on its
 neighbours: up to rounding, it is what `Pretrained.generate` gives.
 
-A beam search has rows and programs of its own. It takes a step between two prompts that are read.
+A long prompt is read in pieces, so that what is written waits for no more than one. A beam search has rows and programs
+of its own. One of them, in turn, takes a step between two prompts that are read.
 
 Programs are few, whatever the prompts' lengths. Prompts are read one or four at a time, padded to a power of two. The
 number of rows, the places in their caches and the images that they see are powers of two as well; they grow when a
@@ -181,7 +182,7 @@ class Engine:
         return bool(self._calls or self._searches or self._waiting and self.writing < self.slots)
 
     def _read_some(self) -> None:
-        """One call, the prompts that come next, and one step of each search."""
+        """One call, the prompts that come next, and one step of the search whose turn it is."""
         with self._changed:
             call = self._calls.pop(0) if self._calls else None
         if call is not None:
@@ -192,11 +193,12 @@ class Engine:
         except Exception as error:  # Such as memory. They wait no longer.
             for answer in group:
                 answer.end(error)
-        for answer in self._searches:
-            answer.search()
+        turn, *later = self._searches or [None]
+        if turn is not None:
+            turn.search()
         with self._changed:
             self._reading = []
-            self._searches = [answer for answer in self._searches if not answer.over]
+            self._searches = [answer for answer in (*later, turn) if answer is not None and not answer.over]
 
     def _take(self) -> list[Answer]:
         """The prompts that come next: the oldest that waits, with others of its shape if there is a group of them."""
@@ -204,8 +206,8 @@ class Engine:
         def shape(answer: Answer) -> Any:
             if answer.beams is not None:
                 return answer  # By itself.
-            before, *sizes = self.flamingo.reader.shape([answer.prompt], few_programs=True)
-            return id(before), sizes
+            before, *sizes = found = self.flamingo.reader.shape([answer.prompt], few_programs=True)
+            return answer if found.pieces > 1 else (id(before), sizes)
 
         with self._changed:
             waiting, room = [answer for answer in self._waiting if not answer.over], self.slots - self.writing
@@ -225,7 +227,7 @@ class Engine:
             return
         f = self.flamingo
         try:
-            prompts = f.reader.read([answer.prompt for answer in group], few_programs=True)
+            prompts = f.reader.read([answer.prompt for answer in group], few_programs=True, between=self._between)
         except Exception as error:  # Such as an image that cannot be read.
             if len(group) == 1:
                 return group[0].end(error)
@@ -252,6 +254,11 @@ class Engine:
             self._read.append(Read(group, rows, size))
             self._size = size
             self._changed.notify_all()
+
+    def _between(self) -> None:
+        """Between two pieces of a prompt, the thread writes a token if no other does."""
+        if len(self._threads) == 1 and self._has_to_write():
+            self._write_one()
 
     def _size_with(self, group: list[Answer], media: Media | None) -> Size:
         """The size of the rows with more answers."""

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from flamingo_jax.inference import answer_rows, serving
+from flamingo_jax.inference import answer_rows, prefill, serving
 from flamingo_jax.inference.prefill import Reader
 from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.search import Drawing
@@ -129,6 +129,53 @@ def test_an_answer_is_written_while_another_prompt_is_read(pretrained, prompts, 
         assert first.text() == expected[0]
         go_on.set()
         assert second.text() == expected[other]
+
+
+def test_a_long_prompt_is_read_in_pieces_which_change_nothing(pretrained, stills, monkeypatch):
+    """Also after examples that are remembered. No piece ends within a tag."""
+    monkeypatch.setattr(prefill, 'CPU_PIECE', 16)
+    one = dataclasses.replace(pretrained)
+    assert len(one.tokenizer.image_tag) > 1
+    shots = [item for still in stills for item in (still, ' Output: dax lo<EOC>')]
+    encoded = one.encoded([*shots, stills[0], ' Output:'], NEW)
+    cut = {end for begin in encoded.begins for end in range(begin + 1, begin + len(one.tokenizer.image_tag))}
+    assert {16, 32, 48} & cut and not set(one.reader._ends(encoded, 0, 16)) & cut
+    whole, between = one.reader.read([encoded]), []
+    read = one.reader.read([encoded], few_programs=True, between=lambda: between.append(0))
+    assert len(between) >= len(encoded.tokens) // 16 + 1
+    np.testing.assert_allclose(read.logits, whole.logits, rtol=1e-4, atol=1e-4)
+    expected = one.generate([*shots, stills[0], ' Output:'], NEW)
+    with Engine(one, slots=2) as engine:
+        assert engine.ask([*shots, stills[0], ' Output:'], Sampling(NEW)).text() == expected
+        engine.call(one.remember, shots[:2]).result(60)
+        assert engine.ask([*shots, stills[0], ' Output:'], Sampling(NEW)).text() == expected
+
+
+def test_searches_take_turns_and_a_prompt_waits_for_one_step(pretrained, prompts, expected, monkeypatch):
+    done, begun, go_on = [], threading.Event(), threading.Event()
+    search, admit = serving.Answer.search, Engine._admit
+
+    def searched(answer):
+        done.append(answer)
+        begun.set()
+        assert go_on.wait(600)
+        search(answer)
+
+    def admitted(engine, group):
+        done.extend(group)
+        admit(engine, group)
+
+    monkeypatch.setattr(serving.Answer, 'search', searched)
+    monkeypatch.setattr(Engine, '_admit', admitted)
+    with Engine(dataclasses.replace(pretrained), slots=8) as engine:
+        searches = [engine.ask(prompts[0], Sampling(NEW, num_beams=2)) for _ in range(3)]
+        assert begun.wait(600)
+        greedy = engine.ask(prompts[1], Sampling(NEW))
+        go_on.set()
+        assert greedy.text() == expected[1]
+        assert {answer.text() for answer in searches} == {pretrained.generate(prompts[0], NEW, num_beams=2)}
+    assert done.index(greedy) == 3  # Before it one step for each prompt that came first, and none of all searches.
+    assert len(set(map(id, done[5:8]))) == 3
 
 
 def test_the_thread_that_writes_compiles_nothing(pretrained, prompts, caplog, monkeypatch):
