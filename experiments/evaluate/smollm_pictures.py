@@ -4,10 +4,12 @@
         --workdir=DIR --config.data=DATA/picture_dictionary/artists/1.0.0 --config.features=runs/artists
 
 `:words`, `:questions`, `:things`, `:artists`, `:names`, `:phrases` or `:facts` after the config's path evaluates that
-part alone; `:seen` and `:unseen` evaluate names in other languages, and `:clips` names of short videos (its data is
-DATA/picture_dictionary/clips/1.0.0, without features), which are not among the rest. The images asked
-about are by artists of whom training showed nothing. `told the names` is the language model alone, which reads the
-names of all images.
+part alone. Not among the rest: `:seen` and `:unseen` evaluate names in other languages, and `:clips` names of short
+videos (its data is DATA/picture_dictionary/clips/1.0.0, without features). `:selection` has the names by which the
+temperature of its probabilities is chosen, `:confidence` those by which it is judged (`flamingo_jax.calibrate`).
+
+The images asked about are by artists of whom training showed nothing. `told the names` is the language model alone,
+which reads the names of all images.
 """
 
 from collections.abc import Sequence
@@ -39,6 +41,8 @@ NEVER_TRAINED = (
     *(' Human: What is this? AI:', ' Instruction: Name the object. Response:'),
     *(' I see a', ' Here is a', ' A drawing of a'),
 )
+# Drawings and photographs by which a temperature is chosen, and others by which it is judged.
+SELECTION, TESTED = ('fxemoji', 'ph'), ('fluent-3d', 'openmoji-black', 'streamline-emojis', 'tux-photo')
 DOES_IT_SHOW = 'does this show {}?'
 
 
@@ -48,8 +52,9 @@ def get_config(part: str = '') -> ConfigDict:
     parts = dict(words=words, questions=questions, things=things)
     parts |= dict(artists=artists, names=names, phrases=phrases, facts=facts)
     # 35 languages would take longer than all others.
-    languages = dict(seen=partial(other_languages, SEEN), unseen=partial(other_languages, UNSEEN))
-    for add in [commands.part(parts | languages | dict(clips=clips), part)] if part else parts.values():
+    apart = dict(seen=partial(other_languages, SEEN), unseen=partial(other_languages, UNSEEN), clips=clips)
+    apart |= dict(selection=partial(names_by, SELECTION), confidence=partial(names_by, TESTED))
+    for add in [commands.part(parts | apart, part)] if part else parts.values():
         add(c)
     return c
 
@@ -117,6 +122,14 @@ def names(c: ConfigDict) -> None:
     for label, (title, style, support) in asked_about.items():
         c.tasks[f'names_{label}'] = evaluation.task(
             Names, title=title, shots=(0, 4, 8), query_styles=(style,), support_styles=support, **common
+        )
+
+
+def names_by(artists: Sequence[str], c: ConfigDict) -> None:
+    """English names of things that training showed, without examples."""
+    for artist in artists:
+        c.tasks['names_' + artist.replace('-', '_')] = evaluation.task(
+            Names, title=f'names, {artist}', shots=(0,), query_styles=(artist,), support_styles=STYLES, **NAMES
         )
 
 

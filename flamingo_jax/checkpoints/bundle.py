@@ -1,6 +1,6 @@
 """A bundle: a folder with a model, or with a part of one (a language model, a vision trunk).
 
-config.json        the model's config; checksums and dtypes of the trees
+config.json        the model's config; checksums of the trees; the temperature of its probabilities, if fitted
 tokenizer.model    of SentencePiece; a bundle with a language model has this or
 tokenizer.json     of the library `tokenizers`, with roles (see `inputs/tokenizer.py`)
 digests.json       SHA-256 of every file in params (`parallel/digests.py`); absent in older bundles
@@ -38,7 +38,7 @@ from tqdm import tqdm
 from flamingo_jax import commands
 from flamingo_jax.conversion import vision_trunks
 from flamingo_jax.errors import UserError
-from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, reserve, whole_folder
+from flamingo_jax.files import Path, as_path, below, in_bucket, refuse_existing, reserve, whole_folder, write_whole
 from flamingo_jax.hub import fetched
 from flamingo_jax.inputs.tokenizer import Tokenizer
 from flamingo_jax.model.config import FlamingoConfig
@@ -63,6 +63,7 @@ class Bundle:
     trained: tuple[str, ...] = ()  # Trees that were trained further after conversion; 'lora' is merged into `lm`.
     packaged_trunk: bool = False  # Whether the trunk's weights are in the installed package.
     lm: 'Bundle | None' = None  # The bundle of its language model, if that was given apart.
+    temperature: float = 1.0  # At which the probabilities of its answers were fitted (`flamingo_jax.calibrate`).
 
     def tokenizer(self, image_tag: str | Sequence[int] | None = None, extra_tokens: Sequence[str] = ()) -> Tokenizer:
         """The bundle's tokenizer, or that of a new model, with another tag; FileNotFoundError if it is missing."""
@@ -237,10 +238,21 @@ def read(path: str | Path, lm: str | Path = '') -> Bundle:
             '`python -m flamingo_jax.convert` makes a bundle, also of a Hugging Face folder.'
         ) from error
     trained, packaged = tuple(fields.get('trained', ())), fields.get('packaged_trunk', False)
+    temperature = fields.get('temperature', 1.0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise UserError(f'{path / CONFIG}: temperature is {temperature!r}. It must be a finite number above 0.')
     apart = read(lm) if lm else None
     if apart is not None and apart.checksums.get('lm') != fields['checksums'].get('lm'):
         raise UserError(f'{lm} is not the language model of {path}. Its README.md says how to get it.')
-    return Bundle(path, config, fields['image_tag'], fields['checksums'], trained, packaged, apart)
+    return Bundle(path, config, fields['image_tag'], fields['checksums'], trained, packaged, apart, temperature)
+
+
+def set_temperature(path: str | Path, temperature: float) -> None:
+    """Keeps in a bundle the temperature at which the probabilities of its answers hold. Errors as for `read`."""
+    file = read(path).path / CONFIG
+    write_whole(
+        file, json.dumps(json.loads(file.read_bytes()) | dict(temperature=temperature), indent=2).encode() + b'\n'
+    )
 
 
 def save(

@@ -42,9 +42,12 @@ class Generated:
 
     def __call__(self, model: Pretrained, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> list[str]:
         """One text per prompt."""
-        ends: dict[str, Any] = dict(stop=(model.tokenizer.chunk_end,), length_penalty=self.length_penalty)
-        answers: Any = model.answer(prompts, Sampling(self.max_new_tokens, self.num_beams, **ends))
-        return answers
+        return [written.text for written in model.answers(prompts, self.sampling(model.tokenizer))]
+
+    def sampling(self, tokenizer: Tokenizer) -> Sampling:
+        """The same for `Pretrained.answers`."""
+        ends: dict[str, Any] = dict(stop=(tokenizer.chunk_end,), length_penalty=self.length_penalty)
+        return Sampling(self.max_new_tokens, self.num_beams, **ends)
 
     def room(self, model: Pretrained, prompt: Prompt, episode: Episode) -> int:
         """The number of tokens that an answer may take."""

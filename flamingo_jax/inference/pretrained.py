@@ -75,7 +75,8 @@ def load(
     if missing := sorted(set(bundle.shapes_of(found.config)) - set(params)):
         raise UserError(f'{path} has no parameters for {missing}. Convert or export it again.')
     sums = {name: source.checksums[name] for name, source in found.bundles.items()}
-    return Pretrained(model, params, found.tokenizer, found.image_tag, found.step, sums, mesh, found.digest)
+    about = found.image_tag, found.step, sums, mesh, found.digest, found.temperature
+    return Pretrained(model, params, found.tokenizer, *about)
 
 
 def tokenizer_of(path: str | Path, lm: str | Path = '') -> Tokenizer:
@@ -92,7 +93,8 @@ class _Opened(NamedTuple):
     step: int | None
     bundles: dict[str, bundle.Bundle]  # Of the trees that are read from bundles.
     sources: dict[str, Any]  # Of every tree: its bundle, or the run.
-    digest: str
+    digest: str = ''
+    temperature: float = 1.0
 
 
 def _open(path: str | Path, lm: str | Path) -> _Opened:
@@ -109,7 +111,8 @@ def _open(path: str | Path, lm: str | Path) -> _Opened:
     if found.config.lm is None:
         raise UserError(f'The bundle {path} has no language model. It can only be used in a training config.')
     trees = dict.fromkeys(found.checksums, found)
-    return _Opened(found.config, found.image_tag, found.tokenizer(), None, trees, trees, digest='')
+    about = found.config, found.image_tag, found.tokenizer()
+    return _Opened(*about, None, trees, trees, temperature=found.temperature)
 
 
 def _dtypes(dtype: Any) -> tuple[jnp.dtype, Quantisation | None]:
@@ -146,6 +149,7 @@ class Pretrained(DualEncoder):
     checksums: dict[str, str]  # Of the trees that were read from bundles, as stored.
     mesh: jax.sharding.Mesh | None = None  # The mesh of the parameters. Rows of a batch are sharded over data and fsdp.
     digest: str = ''  # Of what a training run trained.
+    temperature: float = 1.0  # By which `probabilities` divides logits.
 
     def __repr__(self) -> str:
         """In one line, what a notebook shows of it."""
@@ -306,13 +310,50 @@ class Pretrained(DualEncoder):
     def answer(self, prompt: Prompt | Sequence[Prompt], sampling: Sampling) -> str | list[str]:
         """`generate`, with its settings in one."""
         prompts, several = as_batch(prompt)
+        texts = [written.text for written in self.answers(prompts, sampling)]
+        return texts if several else texts[0]
+
+    def answers(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Written]:
+        """`generate` for a list of prompts, with the tokens of each answer, which `probabilities` takes."""
         number = len(prompts)
         keys = sampling.keys(number)[jnp.array(meshes.fill(self.mesh, range(number)))]
         read = self.read(meshes.fill(self.mesh, prompts), sampling.max_new_tokens)
         with rules.activations(self.mesh):
             tokens = search.answer(*self.by_token, read, keys, sampling, self.marks)
-        answers = [self._written(row, sampling.stop).text for row in np.asarray(tokens)[:number]]
-        return answers if several else answers[0]
+        return [self._written(row, sampling.stop) for row in np.asarray(tokens)[:number]]
+
+    def probabilities(
+        self, prompts: Sequence[Prompt], answers: Sequence[Written], temperatures: Sequence[float] = ()
+    ) -> Float[np.ndarray, 't b']:
+        """How probable each answer is: the product over the tokens of its text, and <EOC> if the model has one.
+
+        At the bundle's `temperature`, which `python -m flamingo_jax.calibrate` fits, about so many answers are right as
+        this says. That holds for questions like those of the fit, not for long texts: each token makes a text less
+        probable.
+
+        Args:
+          prompts: as for `generate`, a list of them.
+          answers: one for each prompt, of `answers` or the last of `write`.
+          temperatures: logits are divided by each of these; () is the bundle's own alone.
+
+        Raises:
+          ValueError: the numbers of prompts and answers differ, a prompt is not valid, or it exceeds the context with
+            its answer.
+        """
+        number = len(prompts)
+        if len(answers) != number or not number:
+            raise UserError(f'There are {number} prompts and {len(answers)} answers. Give one for each.')
+        prompts, answers = meshes.fill(self.mesh, prompts), meshes.fill(self.mesh, answers)
+        end = [] if self.tokenizer.eoc is None else [self.tokenizer.eoc]
+        rows = [[[*self._tokens_of_text(written), *end]] for written in answers]
+        longest = _room(max(1, *(len(ids) for (ids,) in rows)))
+        read, asked = self.read(prompts, longest), np.array(temperatures or [self.temperature], np.float32)
+        return np.exp(self._score(read, rows, longest, asked)[:, :number, 0])
+
+    def _tokens_of_text(self, written: Written) -> list[int]:
+        """The tokens of an answer's text: there may be more behind a text that ended it."""
+        beginnings = (written.tokens[:n] for n in range(len(written.tokens) + 1))
+        return next(ids for ids in beginnings if self.tokenizer.written(ids).strip().startswith(written.text))
 
     def write(self, prompt: Prompt, sampling: Sampling = GREEDY) -> Iterator[Written]:
         """`generate` while it writes: the whole answer so far after each token. The last text is what `generate` gives.
@@ -415,7 +456,7 @@ class Pretrained(DualEncoder):
         read = self.read(prompts, longest)
         part = max(1, _TOGETHER // longest)
         scores = [
-            self._score(read, [row[begin : begin + part] for row in encoded], longest)
+            self._score(read, [row[begin : begin + part] for row in encoded], longest)[0]
             for begin in range(0, len(rows[0]), part)
         ]
         scores = np.concatenate(scores, axis=1)[:number]
@@ -478,7 +519,7 @@ class Pretrained(DualEncoder):
                     break
                 # All rows have one shape: a row with fewer candidates repeats them; one with none left scores any.
                 some = [np.resize(places if len(places) else [0], part) for places in some]
-                scores = self._score(
+                (scores,) = self._score(
                     read, [[encoded[i][j][:room] for j in places] for i, places in enumerate(some)], room
                 )
                 for i, places in enumerate(some):
@@ -508,7 +549,9 @@ class Pretrained(DualEncoder):
             raise UserError(f'The candidate {empty[0]!r} is empty. Give at least one token.')
         return encoded
 
-    def _score(self, read, candidates: Sequence[Sequence[list[int]]], longest: int) -> Float[np.ndarray, 'b c']:
+    def _score(
+        self, read, candidates: Sequence[Sequence[list[int]]], longest: int, temperatures=search.AS_IT_IS
+    ) -> Float[np.ndarray, 't b c']:
         tokens = np.zeros((len(candidates), len(candidates[0]), longest), np.int32)
         valid = np.zeros(tokens.shape, bool)
         for i, row in enumerate(candidates):
@@ -516,7 +559,7 @@ class Pretrained(DualEncoder):
                 tokens[i, j, : len(ids)], valid[i, j, : len(ids)] = ids, True
         (tokens, valid), _ = meshes.in_rows(self.mesh, tokens, valid)
         with rules.activations(self.mesh):
-            return np.asarray(search.score(self.model, self.params, read, tokens, valid))
+            return np.asarray(search.score(self.model, self.params, read, tokens, valid, temperatures))
 
     def room(self, prompt: Prompt, candidates: Iterable[str]) -> int:
         """The number of tokens that `score` needs after a prompt."""

@@ -17,6 +17,7 @@ from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.model.flamingo import Flamingo, Params
 
 NEVER = np.float32(-1e30)  # Log-probability of a token that must not be chosen; finite, so that sums stay ordered.
+AS_IT_IS = np.ones(1, np.float32)  # Temperatures: the model's own probabilities.
 
 
 class Drawing(NamedTuple):
@@ -252,23 +253,32 @@ def score(
     prompts: Prompts,
     candidates: Int[Array, 'b c l'],
     valid: Bool[Array, 'b c l'],
-) -> Float[Array, 'b c']:
+    temperatures: Float[Array | np.ndarray, 't'] = AS_IT_IS,
+) -> Float[Array, 't b c']:
     """Log-likelihood of each candidate continuation of each row (close-ended tasks; paper, appendix A.2).
 
     Args:
       prompts: from `Reader.read`.
       candidates, valid: tokens, padded on the right.
+      temperatures: logits are divided by each. All are computed from one pass of the model.
     """
     (media, text, logits), (b, c, l) = prompts, candidates.shape
-    first = jnp.take_along_axis(jax.nn.log_softmax(logits)[:, None], candidates[:, :, :1], axis=2)[..., 0]
-    total = jnp.where(valid[..., 0], first, 0.0)
     if l > 1:
         media, text = begin(model, media, text, c, l - 1)
         after, _ = extend(model, params, media, text, candidates[:, :, :-1].reshape(b * c, l - 1))
         after = after.reshape(b, c, l - 1, -1)
-        logp = jnp.take_along_axis(jax.nn.log_softmax(after), candidates[:, :, 1:, None], axis=3)[..., 0]
-        total += jnp.where(valid[..., 1:], logp, 0.0).sum(axis=-1)
-    return total
+
+    def at(temperature):
+        logp = jax.nn.log_softmax(logits / temperature)[:, None]
+        first = jnp.take_along_axis(logp, candidates[:, :, :1], axis=2)[..., 0]
+        total = jnp.where(valid[..., 0], first, 0.0)
+        if l > 1:
+            logp = jax.nn.log_softmax(after / temperature)
+            logp = jnp.take_along_axis(logp, candidates[:, :, 1:, None], axis=3)[..., 0]
+            total += jnp.where(valid[..., 1:], logp, 0.0).sum(axis=-1)
+        return total
+
+    return jax.lax.map(at, jnp.asarray(temperatures))  # One after another: logits are large.
 
 
 class Likelihoods(NamedTuple):
