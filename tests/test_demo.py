@@ -6,6 +6,7 @@ The browser tests drive an installed Chromium (`apt-get install chromium`) by Pl
 import base64
 import concurrent.futures
 import contextlib
+import dataclasses
 import html.parser
 import http.client
 import io
@@ -314,6 +315,18 @@ def test_what_is_uploaded_is_limited_in_type_and_bytes(port):
     assert error_of(port, '/image', b'0' * (uploads.BYTES + 1)) == (413, 'This is larger than 32 MiB. Send less.')
 
 
+def test_an_answer_is_told_with_its_probability_if_that_is_asked_for(port, pretrained):
+    asked = dict(prompt=['lo lo'], settings=dict(max_new_tokens=4))
+    *written, done, told = answered(port, asked | dict(probability=True))
+    (expected,) = pretrained.answers([['lo lo']], serving.Sampling(4))
+    assert written[-1]['text'] == expected.text and done == dict(done=True)
+    assert told['probability'] == pytest.approx(
+        float(pretrained.probabilities([['lo lo']], [expected])[0, 0]), rel=1e-3
+    )
+    assert not any('probability' in line for line in answered(port, asked))
+    assert not json.loads(send(port, 'GET', '/about')[2])['fitted']
+
+
 WRONG = {
     'no JSON': (b'{', 'not a JSON object'),
     'deep': (b'[' * 100_000, 'not a JSON object'),
@@ -585,6 +598,30 @@ def test_everything_by_the_keyboard_alone(page):
     reach('#words button')
     page.keyboard.press('Enter')
     assert page.locator('#words button[aria-pressed=true]').count() == 1
+
+
+@pytest.mark.long
+def test_how_sure_it_is_stands_below_an_answer_of_a_bundle_with_a_temperature(page, chromium, pretrained, tmp_path):
+    page.get_by_role('button', name='New words', exact=True).click()
+    answer(page)
+    page.wait_for_selector('#blocks figure')
+    assert page.locator('#sure').is_hidden()  # The model in the repository has none.
+    noise(16, 16).save(tmp_path / 'a.png')
+    with serving_of(dataclasses.replace(pretrained, temperature=0.05)) as port:
+        page, errors = opened(chromium)
+        page.goto(f'http://127.0.0.1:{port}')
+        page.fill('#max_new_tokens', '2')
+        page.set_input_files('#files', tmp_path / 'a.png')
+        page.wait_for_selector('#strip li:not(.reading) img')
+        answer(page)
+        page.wait_for_selector('#sure:not([hidden])')
+        assert re.fullmatch(r'(Not sure: \d+ %|\d+ % sure)\.', page.inner_text('#sure'))
+        page.click('#clear')
+        assert page.locator('#sure').is_hidden()
+        page.click('#undo')
+        assert page.locator('#sure').is_visible()
+        page.close()
+        assert not errors
 
 
 @pytest.mark.long

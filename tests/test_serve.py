@@ -253,6 +253,27 @@ def test_log_probabilities_are_those_of_score(port, pretrained):
         assert all(len(top) == 1 for top in logprobs['top_logprobs'])
 
 
+@pytest.mark.parametrize('how', [{}, dict(num_beams=2)], ids=['greedy', 'beams'])
+def test_an_answer_is_told_with_its_probability_if_that_is_asked_for(port, pretrained, how):
+    sent = dict(messages=TURNS, max_tokens=6, **how)
+    (written,) = pretrained.answers([PROMPT], serving.Sampling(6, **how))
+    expected = pytest.approx(float(pretrained.probabilities([PROMPT], [written])[0, 0]), rel=1e-3)
+    (choice,) = asked(port, 'chat/completions', sent | dict(probability=True))['choices']
+    assert (choice['message']['content'], choice['probability']) == (written.text, expected)
+    *parts, last = events(send(port, 'POST', '/v1/chat/completions', sent | dict(probability=True, stream=True))[2])
+    assert last['choices'][0]['probability'] == expected
+    assert all('probability' not in part['choices'][0] for part in parts)
+    assert 'probability' not in asked(port, 'chat/completions', sent)['choices'][0]
+
+
+def test_an_answer_that_fills_the_context_has_a_probability(port, pretrained):
+    """The token that ends it needs no place."""
+    beginning = len(pretrained.encoded('lo', 0).tokens)
+    sent = dict(prompt='lo', max_tokens=pretrained.config.lm.context - beginning, probability=True)
+    (choice,) = asked(port, 'completions', sent)['choices']
+    assert choice['finish_reason'] == 'length' and 0 <= choice['probability'] < 1
+
+
 def test_a_memory_is_sent_once_and_stands_before_what_is_asked(port, pretrained):
     made = asked(port, 'memories', dict(name='words', messages=TURNS[:4]), status=201)
     assert made['id'] == 'words' and made['usage']['prompt_tokens_details']['image_tokens'] > 0
@@ -357,6 +378,7 @@ WRONG = {
     'a tool': ('chat/completions', dict(LONG, tools=[dict(type='function')]), 400, 'tools other than .* not supported'),
     'an unknown field': ('chat/completions', dict(LONG, hello=1), 400, 'hello is not supported'),
     'logprobs': ('chat/completions', dict(LONG, logprobs=3), 400, 'logprobs must be true or false'),
+    'a probability': ('completions', dict(prompt='a', probability=1), 400, 'probability must be true or false'),
     'a prompt': ('completions', dict(prompt=3), 400, 'prompt must be a text'),
     'no prompt': ('completions', dict(prompt=[]), 400, 'prompt must be a text'),
     'a tag': ('completions', dict(prompt='a <image>'), 400, 'contains the tag <image>'),

@@ -217,6 +217,9 @@ def make_app(
                     last = written
                     yield _line(text=written.text, tokens=len(written.tokens))
                 yield _line(done=True)
+                if asked.get('probability'):
+                    found = await on_engine(flamingo.probabilities, [prompt], [last])
+                    yield _line(probability=float(found[0, 0]))
                 if asked.get('look'):
                     try:  # The answer stands, whatever becomes of this.
                         yield _line(look=await on_engine(model.look, prompt, last.tokens))
@@ -327,6 +330,7 @@ def _about(flamingo: Pretrained, checkpoint: str, ready: Sequence[Ready], lm: st
         quote=QUOTE,
         chat=marks and marks._asdict() | dict(ends_answer=end_of_answer(marks, flamingo.tokenizer)),
         context=c.lm.context,
+        fitted=flamingo.temperature != 1,  # Its probabilities can be believed.
         fit=c.fit,
         only_last_image=c.xattn.only_last_image,
         only_at_tag=c.xattn.at_tag,

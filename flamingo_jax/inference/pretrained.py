@@ -346,9 +346,10 @@ class Pretrained(DualEncoder):
         prompts, answers = meshes.fill(self.mesh, prompts), meshes.fill(self.mesh, answers)
         end = [] if self.tokenizer.eoc is None else [self.tokenizer.eoc]
         rows = [[[*self._tokens_of_text(written), *end]] for written in answers]
-        longest = _room(max(1, *(len(ids) for (ids,) in rows)))
-        read, asked = self.read(prompts, longest), np.array(temperatures or [self.temperature], np.float32)
-        return np.exp(self._score(read, rows, longest, asked)[:, :number, 0])
+        longest = max(1, *(len(ids) for (ids,) in rows))
+        read = self.read(prompts, longest - 1)  # The last one is not read.
+        asked = np.array(temperatures or [self.temperature], np.float32)
+        return np.exp(self._score(read, rows, _room(longest), asked)[:, :number, 0])
 
     def _tokens_of_text(self, written: Written) -> list[int]:
         """The tokens of an answer's text: there may be more behind a text that ended it."""

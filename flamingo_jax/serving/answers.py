@@ -41,6 +41,12 @@ class Choice(NamedTuple):
     tokens: int
     finish: str
     likelihoods: list[dict[str, Any]] | None
+    probability: float | None = None
+
+    @property
+    def told(self) -> dict[str, float]:
+        """What OpenAI's API has no field for, if it was asked for."""
+        return {} if self.probability is None else dict(probability=self.probability)
 
 
 class Form:
@@ -60,14 +66,16 @@ class Form:
     def choice(self, i: int, choice: Choice) -> dict[str, Any]:
         """A whole answer."""
         said = dict(message=dict(role='assistant', content=choice.text)) if self.chat else dict(text=choice.text)
-        return dict(index=i, **said, finish_reason=choice.finish, logprobs=self._logprobs(choice.likelihoods))
+        logprobs = self._logprobs(choice.likelihoods)
+        return dict(index=i, **said, finish_reason=choice.finish, logprobs=logprobs, **choice.told)
 
     def part(self, i: int, text: str, first: bool = False, choice: Choice | None = None) -> dict[str, Any]:
         """A piece of an answer in a stream. choice: the whole one, in its last part."""
         delta = (dict(role='assistant') if first else {}) | (dict(content=text) if text or first else {})
         said = dict(delta=delta) if self.chat else dict(text=text)
         logprobs = self._logprobs(choice.likelihoods) if choice else None
-        return dict(index=i, **said, finish_reason=choice.finish if choice else None, logprobs=logprobs)
+        finish, told = (choice.finish, choice.told) if choice else (None, {})
+        return dict(index=i, **said, finish_reason=finish, logprobs=logprobs, **told)
 
     def _logprobs(self, found: list[dict[str, Any]] | None) -> dict[str, Any] | None:
         if found is None:

@@ -159,13 +159,14 @@ class Server:
                 shown = text
         whole = self.service.flamingo.tokenizer.written(last.tokens)
         cut = len(last.tokens) == answer.sampling.max_new_tokens and up_to(whole, stop) == whole
-        likelihoods = None
+        prompt, likelihoods, probability = question.prompts[i // settings.n], None, None
         if settings.likeliest is not None:
-            prompt = question.prompts[i // settings.n]
             likelihoods = await self._compute(self.service.likelihoods, prompt, last.tokens, settings.likeliest)
+        if settings.probability:
+            probability = await self._compute(self.service.probability, prompt, last)
         if say:
             say(last.text[len(shown) :])
-        return Choice(last.text, len(last.tokens), 'length' if cut else 'stop', likelihoods)
+        return Choice(last.text, len(last.tokens), 'length' if cut else 'stop', likelihoods, probability)
 
     def _usage(self, request: Request, question: Question, choices: list[Choice]) -> dict[str, Any]:
         read = [answer.prompt for answer in question.answers[:: question.settings.n]]

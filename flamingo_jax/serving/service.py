@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flamingo_jax.errors import UserError
+from flamingo_jax.inference.pretrained import Written
 from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.prompts import Encoded, dialogue_of, encode
 from flamingo_jax.serving.conversation import (
@@ -161,6 +162,10 @@ class Service:
             )
             for i, (likeliest, their) in enumerate(zip(found.likeliest, found.their, strict=True))
         ]
+
+    def probability(self, prompt: Items, written: Written) -> float:
+        """Computes the probability of a whole answer, at the bundle's temperature."""
+        return float(self.flamingo.probabilities([prompt], [written])[0, 0])
 
 
 def _frames(memory: Memory) -> int:

@@ -17,7 +17,10 @@ BOUNDS = dict(
 )  # fmt: skip
 # Fields that change nothing here, and fields that would: they may have the value that changes nothing.
 IGNORED = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prompt_cache_key'}
-ASKED = {'model', 'messages', 'prompt', 'memory', 'stream', 'stream_options', 'stop', 'max_completion_tokens'}
+ASKED = {
+    *('model', 'messages', 'prompt', 'memory', 'stream', 'stream_options', 'stop', 'max_completion_tokens'),
+    'probability',
+}
 NEUTRAL = dict(
     presence_penalty=(0,), frequency_penalty=(0,), logit_bias=({},), response_format=({'type': 'text'},), tools=([],),
     tool_choice=('none', 'auto'), best_of=(1,), echo=(False,), suffix=('',), parallel_tool_calls=(True, False),
@@ -37,6 +40,7 @@ class Settings:
       likeliest: tokens at each place that are told with their log-probabilities; None: no log-probabilities.
       stream: whether it is sent while it is written,
       usage: and then whether its last event has the number of tokens.
+      probability: whether each answer is told with its probability.
     """
 
     sampling: Sampling
@@ -46,6 +50,7 @@ class Settings:
     likeliest: int | None
     stream: bool
     usage: bool
+    probability: bool = False
 
     def of_choice(self, i: int, most: int) -> Sampling:
         """How choice i of a prompt is written, in at most `most` tokens."""
@@ -83,6 +88,9 @@ def read_settings(asked: Mapping[str, Any], chat: bool) -> Settings:
     stream, options = given.get('stream', False), given.get('stream_options', {})
     if not isinstance(stream, bool) or not isinstance(options, dict):
         raise UserError('stream must be true or false, and stream_options an object.')
+    probability = given.get('probability', False)
+    if not isinstance(probability, bool):
+        raise UserError('probability must be true or false.')
     sampling = Sampling(
         num_beams=given.get('num_beams', 1),
         temperature=given.get('temperature', 0),
@@ -92,4 +100,5 @@ def read_settings(asked: Mapping[str, Any], chat: bool) -> Settings:
     )
     seed = given.get('seed', secrets.randbits(31) if sampling.temperature else 0)
     most, n = given.get('max_tokens'), given.get('n', 1)
-    return Settings(sampling, seed, most, n, likeliest, stream, usage=options.get('include_usage') is True)
+    usage = options.get('include_usage') is True
+    return Settings(sampling, seed, most, n, likeliest, stream, usage, probability)

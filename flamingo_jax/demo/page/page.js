@@ -310,7 +310,7 @@ function strip() {
 
 // All that was answered, with the parts of the page that show it.
 function results() {
-  const elements = document.querySelectorAll('#answers output, #mixed, #reply, #look-hint, #words, #blocks, #ranked, #next, tbody')
+  const elements = document.querySelectorAll('#answers output, #sure, #mixed, #reply, #look-hint, #words, #blocks, #ranked, #next, tbody')
   return [...elements].map(element =>
     ({element, nodes: [...element.childNodes], className: element.className, hidden: element.hidden}))
 }
@@ -623,7 +623,8 @@ function ask(name) {
   return run(name, output, async signal => {
     const asked = variant(name)
     const images = asked.filter(card => card.frames.length)
-    const body = JSON.stringify({prompt: promptOf(asked), settings: settings(), look: name === 'model'})
+    const sure = name === 'model' && about.fitted && !chatting()
+    const body = JSON.stringify({prompt: promptOf(asked), settings: settings(), look: name === 'model', probability: sure})
     if (name === 'shuffled') {
       $('mixed').replaceChildren(...images.map(card =>
         Object.assign(new Image(), {src: card.frames[0], alt: card.text || 'asked about', title: card.text})))
@@ -639,6 +640,10 @@ function ask(name) {
           if (!output.textContent) output.textContent = '(nothing)'
           finish(output)
           if (name === 'model') $('look-hint').textContent = LOOKING
+        }
+        if (line.probability !== undefined) {
+          const percent = `${Math.round(100 * line.probability)} %`
+          Object.assign($('sure'), {hidden: false, textContent: line.probability < .5 ? `Not sure: ${percent}.` : `${percent} sure.`})
         }
         if (line.look) showLook(line.look, images)
         if (line.look_error) $('look-hint').textContent = line.look_error
@@ -802,7 +807,7 @@ function keep() {
 }
 
 function clearAnswers() {
-  $('reply').hidden = true
+  $('reply').hidden = $('sure').hidden = true
   $('look-hint').textContent = LOOK_HINT
   for (const controller of running.values()) controller.abort()
   running.clear()
