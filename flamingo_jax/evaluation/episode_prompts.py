@@ -22,7 +22,8 @@ def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> li
     """
     prompt = examples_of(episode, len(episode.support), shown, tokenizer)
     for part in episode.query:
-        prompt += _items_of(part, shown, '' if part is episode.query[-1] else tokenizer.chunk_end, tokenizer)
+        last = part is episode.query[-1] or part.goes_on
+        prompt += _items_of(part, shown, '' if last else tokenizer.chunk_end, tokenizer)
     # Without images a prompt may be empty, and some language models have no token to begin with.
     if not tokenizer.begin and all(isinstance(item, str) and not item for item in prompt):
         prompt = [tokenizer.chunk_end]
@@ -30,10 +31,11 @@ def prompt_of(episode: Episode, shown: Shown | None, tokenizer: Tokenizer) -> li
 
 
 def examples_of(episode: Episode, number: int, shown: Shown | None, tokenizer: Tokenizer) -> list[Any]:
-    """The first examples of a prompt; arguments as for `prompt_of`."""
-    prompt: list[Any] = []
+    """How a prompt begins, with its first examples; arguments as for `prompt_of`."""
+    prompt: list[Any] = [tokenizer.literal(episode.begins)] if episode.begins else []
     for part in episode.support[:number]:
-        prompt += _items_of(part, shown, f'{tokenizer.chunk_end}{episode.between}', tokenizer)
+        end = '' if part.goes_on else f'{tokenizer.chunk_end}{episode.between}'
+        prompt += _items_of(part, shown, end, tokenizer)
     return prompt
 
 

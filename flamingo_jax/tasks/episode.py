@@ -73,6 +73,7 @@ class Part:
 
     id: of the example in its set; '' if it has none.
     label: the answer that an example shows, which its text has last; '' for other parts.
+    goes_on: whether the next part belongs to it, so that no <EOC> stands between them.
     """
 
     image: Any | None
@@ -80,6 +81,7 @@ class Part:
     text: str
     id: str = dataclasses.field(default='', compare=False)
     label: str = dataclasses.field(default='', compare=False)
+    goes_on: bool = False
 
     @property
     def key(self) -> Hashable | None:
@@ -92,7 +94,8 @@ class Episode:
     """One question to the model.
 
     Attributes:
-      support: the examples, in the order in which they are shown; each but the query ends with <EOC>.
+      support: the examples, in the order in which they are shown; each but the query ends with <EOC>,
+        unless its text goes on.
       query: the parts of the query; the last one ends where the answer begins.
       truth: the right answer, as a report shows it.
       candidates: the answers to rank; () if there are none.
@@ -104,6 +107,7 @@ class Episode:
       form: how a candidate is written after the prompt.
       ends: whether its likelihood includes that of the end of the chunk.
       between: text after the end of each example.
+      begins: text before the first image, such as an instruction.
       types: what the set says of the kind of question, such as {'answer type': 'number'}.
     """
 
@@ -118,6 +122,7 @@ class Episode:
     form: str = ' {answer}'
     ends: bool = True
     between: str = ''
+    begins: str = ''
     types: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
