@@ -6,6 +6,9 @@ A and B are the workdirs of two evaluations with the same tasks. A line shows a 
 each, and how much higher that of B is, with its 95 % interval over the images asked about. A query that is hard for
 one model is mostly hard for the other, so this interval is narrower than those of the scores. A star marks a difference
 whose interval excludes 0.
+
+B may be a results file of OpenFlamingo's evaluate.py, or a paper's figures in that form, which are in
+experiments/evaluate/published. Then the scores alone are beside each other.
 """
 
 from flamingo_jax import commands
@@ -15,10 +18,11 @@ if __name__ == '__main__':
     FOLDERS = commands.start(__doc__, positional=True)
 
 import json
+import pathlib
 
 import numpy as np
 
-from flamingo_jax.evaluation import intervals
+from flamingo_jax.evaluation import intervals, results_file
 from flamingo_jax.files import as_path
 
 Setting = tuple[str, str, str, int]  # Task, answers, support, shots.
@@ -58,9 +62,13 @@ def compare(first: str, second: str) -> str:
     """A table of the settings that both evaluations have.
 
     Raises:
-      FileNotFoundError, ValueError: a folder is no evaluation, they share no setting, or a setting has other queries.
+      FileNotFoundError, ValueError: a folder is no evaluation, they share no setting, or a setting has other queries;
+        or the second is a .json file that is no results file.
     """
-    ours, theirs = read(first), read(second)
+    ours = read(first)
+    if second.endswith('.json'):
+        return _beside_file(ours, second)
+    theirs = read(second)
     settings = [setting for setting in ours if setting in theirs]
     if not settings:
         raise UserError(f'{first} and {second} have no setting in common: same task, answers, support and shots.')
@@ -81,6 +89,17 @@ def compare(first: str, second: str) -> str:
         lines += [f'{task}, {answers}', f'  {support}, {shots} shots, {len(a)} queries'.ljust(38) + scores]
         lines[-1] += f'{apart:+10.3f} ±{half:.3f}{star}'
     return '\n'.join([*lines, '', '* the 95 % interval of the difference excludes 0.', ''])
+
+
+def _beside_file(ours: dict[Setting, Queries], file: str) -> str:
+    scores: dict[str, results_file.Scores] = {}
+    for (task, answers, support, shots), queries in ours.items():
+        mean = float(np.mean([score for _, score in queries.values()]))
+        scores.setdefault(f'{answers}, {support}', {})[task, shots] = mean
+    name = pathlib.PurePath(file).stem
+    if not (found := results_file.beside(scores, name, results_file.read(file))):
+        raise UserError(f'{file} has no set at a number of shots that was evaluated here.')
+    return found
 
 
 def _partition(queries: Queries) -> dict[Query, tuple[int, ...]]:

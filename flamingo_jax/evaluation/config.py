@@ -33,6 +33,8 @@ def base() -> ConfigDict:
     # Beams are compared by log-probability / length ** length_penalty (OpenFlamingo: 0; the paper does not say).
     c.length_penalty = 0.0
     c.write_prompts = False  # Write every prompt, with its answer, to prompts/ in the workdir.
+    # Results file of OpenFlamingo's form whose scores stand beside those of the report; '' is none (results_file.py).
+    c.published = ''
     c.examples = 6  # Right answers, and as many wrong ones, on the contact sheet for each setting.
     # Mesh of the devices of each process; -1 takes the remaining ones. The rows of a batch are sharded over data x
     # fsdp.

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,8 @@ def read(file: pathlib.Path) -> Any:
         text = file.read_text(encoding='utf-8-sig')
         if file.suffix == '.csv':
             return list(csv.DictReader(io.StringIO(text, newline='')))
-        if file.suffix == '.jsonl':
+        # OpenFlamingo's dev.json has lines, too.
+        if file.suffix == '.jsonl' or re.match(r'\s*\{.*\}\s*\n\s*\{', text):
             return [json.loads(line) for line in text.split('\n') if line.strip()]
         return json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:

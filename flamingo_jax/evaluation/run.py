@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flamingo_jax import __version__
-from flamingo_jax.evaluation import answered, checks, curves, paired, records, report
+from flamingo_jax.evaluation import answered, checks, curves, paired, records, report, results_file
 from flamingo_jax.evaluation.answered import Answered
 from flamingo_jax.evaluation.asking import ask
 from flamingo_jax.evaluation.contact_sheet import Example
@@ -32,7 +32,13 @@ from flamingo_jax.locks import alone_in
 from flamingo_jax.parallel import processes
 from flamingo_jax.parallel.mesh import local_mesh
 
-FREE = ('batch_size', 'mesh', 'pooled', 'write_prompts')  # Fields that change no answer and may differ on resuming.
+FREE = (
+    'batch_size',
+    'mesh',
+    'pooled',
+    'published',
+    'write_prompts',
+)  # Fields that change no answer and may differ on resuming.
 
 
 @alone_in('workdir')
@@ -49,6 +55,7 @@ def evaluate(
     """
     start = time.time()
     checks.check_config(config)
+    results_file.beside_file([], config.published)
     model = pretrained.load(checkpoint, local_mesh(dict(config.mesh)), dtype=dtype, lm=lm)
     model = model.at(config.image_size) if config.image_size else model
     evaluated = _evaluated(config, checkpoint, model)
@@ -94,8 +101,9 @@ def evaluate(
         about['seconds_a_query'] = {
             '; '.join(str(getattr(row, key)) for key in report.SETTING): row.seconds for row in rows
         }
-        more = paired.table(rows) + curves.table(rows)
+        more = paired.table(rows) + curves.table(rows) + results_file.beside_file(rows, config.published)
         written = [*report.write(workdir, rows, examples, about, more), write_curves(workdir, rows)]
+        written += results_file.write(workdir, rows)
         finish()
         print(report.table(rows) + more + report.by_type(rows))
         print(*filter(None, written), sep='\n')

@@ -1,7 +1,8 @@
 """Hateful Memes (Kiela et al. 2020): is an image with a text on it hateful? Held out in the paper.
 
 The folder has `train.jsonl`, `dev_seen.jsonl`, `test_seen.jsonl`, ... and the images in `img`. The paper's split is
-test_seen, with 1,000 memes. The labels of the first release's `test.jsonl` are not published.
+test_seen, with 1,000 memes. The labels of the first release's `test.jsonl` are not published. For OpenFlamingo
+some of these files are called `train.json` and `dev.json`; they are found too.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from flamingo_jax.evaluation.metrics import roc_auc
 from flamingo_jax.evaluation.published import by_id, find, records
 
 LABELS = {0: 'no', 1: 'yes'}
+OF_OPEN_FLAMINGO = dict(train=('train.json',), dev_seen=('dev.json',))
 
 
 @dataclasses.dataclass
@@ -28,7 +30,7 @@ class HatefulMemes(Benchmark):
 
     def read(self, folder: pathlib.Path, split: str) -> Iterator[Item]:
         """The memes; an id is the meme's."""
-        file = find(folder, f'{split}.jsonl')
+        file = find(folder, f'{split}.jsonl', *OF_OPEN_FLAMINGO.get(split, ()))
         for id, record in by_id(records(file, 'id', 'img', 'text'), 'id', file).items():
             label = record.get('label')
             if label is not None and label not in LABELS:
