@@ -20,6 +20,12 @@ if __name__ == '__main__':
     flags.DEFINE_integer('port', 8000, 'Port; 0 takes a free one.', lower_bound=0, upper_bound=65535)
     flags.DEFINE_string('name', '', "Name of the model for clients; default: the checkpoint's folder.")
     flags.DEFINE_list('image_hosts', [], 'Hosts from whose public addresses images may be fetched; default: none.')
+    flags.DEFINE_integer(
+        'warm',
+        None,
+        'Compile at the start for prompts of up to so many images, so that no client waits.',
+        lower_bound=0,
+    )
     flags.DEFINE_integer('grace', 30, 'Seconds for open answers after SIGTERM.', lower_bound=0)
     commands.define_dtype()
     commands.start(__doc__)
@@ -51,7 +57,7 @@ def main() -> None:
     with listen(f.port, f.host) as found:
         flamingo = load(f.checkpoint, dtype=f.dtype, lm=f.lm)
         name = f.name or os.path.basename(os.path.normpath(f.checkpoint))
-        app = make_app(flamingo, name, key, frozenset(host.lower() for host in f.image_hosts))
+        app = make_app(flamingo, name, key, frozenset(host.lower() for host in f.image_hosts), warm=f.warm)
         host = f'[{f.host}]' if ':' in f.host else f.host
         print(f'{name} is at http://{host}:{found.getsockname()[1]}/v1 (Ctrl-C ends it).', flush=True)
         signal.signal(signal.SIGTERM, lambda *_: None)  # Uvicorn ends by it first, and then lets this command end.

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import http.client
 import http.server
 import io
 import json
+import logging
 import os
 import pathlib
 import re
@@ -18,6 +20,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -577,6 +580,21 @@ def test_the_openai_package(port, pretrained):
             return await asyncio.gather(*(client.chat.completions.create(model='tiny', **LONG) for _ in range(2)))
 
     assert [one.choices[0].message.content for one in asyncio.run(both())] == [expected] * 2
+
+
+def test_a_warm_server_compiles_nothing_for_its_first_client(pretrained, chatting, caplog):
+    jax.clear_caches()
+    for model in (pretrained, chatting):
+        model = dataclasses.replace(model)  # Which has read nothing.
+        with Running(make_app(model, 'warm', log=lambda line: None, warm=1)) as running:
+            jax.config.update('jax_log_compiles', True)
+            try:
+                with caplog.at_level(logging.WARNING):
+                    asked(running.port, 'chat/completions', dict(messages=[user(shown(png(7)), text('Is it?'))]))
+                    asked(running.port, 'chat/completions', dict(messages=[user(text('What is it?'))]))
+            finally:
+                jax.config.update('jax_log_compiles', False)
+        assert [record.message[:80] for record in caplog.records if 'Compiling' in record.message] == []
 
 
 # ---- The command

@@ -57,6 +57,13 @@ class Reader:
 
         return MediaCache(resample)
 
+    def compile_for(self, image: Any) -> None:
+        """Compiles what new images of this one's kind need, however many come at a time."""
+        frames = as_frames(image, self.format)
+        with rules.activations(self.mesh):
+            for number in range(FRAMES.bit_length()):
+                decode.resample(self.model, self.params, [frames] * 2**number)
+
     @functools.cached_property
     def beginnings(self) -> Beginnings:
         """The beginnings of prompts that were read last."""

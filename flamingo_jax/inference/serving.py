@@ -23,7 +23,7 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -158,6 +158,43 @@ class Engine:
         self._add(self._calls, (future, functools.partial(function, *arguments)))
         return future
 
+    def warm(
+        self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, progress: Callable[[int], Any] = lambda _: None
+    ) -> None:
+        """Compiles what prompts of these sizes need, with any number of others; for before anything is asked.
+
+        Whoever asks such a prompt then waits for no compiler. Returns when all is compiled.
+
+        Args:
+          prompts: one of each size: sizes are powers of two of the tokens and of the images.
+          sampling: its number of tokens counts; not for beams.
+          progress: called with the number of programs' sizes that are done, of `sizes` for each prompt.
+        """
+        for prompt in prompts:
+            for number in dict.fromkeys((1, min(GROUP, self.slots))):
+                self.call(self._warm, prompt, sampling, number, progress).result()
+
+    @property
+    def sizes(self) -> int:
+        """The number of sizes that `warm` compiles for each prompt."""
+        return sum(len(self._rows_from(number)) for number in dict.fromkeys((1, min(GROUP, self.slots))))
+
+    def _rows_from(self, number: int) -> list[int]:
+        """The numbers of rows that there may be, from this one on."""
+        return sorted({min(decode.power_of_two(number + rows), self.slots) for rows in range(self.slots)})
+
+    def _warm(self, prompt: Prompt, sampling: Sampling, number: int, progress: Callable[[int], Any]) -> None:
+        group = [Answer(self.flamingo.encoded(prompt, sampling.max_new_tokens), sampling, None) for _ in range(number)]
+        for image in group[0].prompt.images[:1]:
+            self.flamingo.reader.compile_for(image)
+        read = self.flamingo.reader.read([answer.prompt for answer in group], few_programs=True)
+        for rows in self._rows_from(number):
+            size = self._needed(group, rows, read.media)
+            self._make_ready(self._begin(group, read, size), size)
+            self._size = size  # From which more answers make it grow.
+            progress(1)
+        self._size = None
+
     def _add(self, where: list[Any], what: Any) -> None:
         with self._changed:
             if self._closed:
@@ -235,15 +272,7 @@ class Engine:
                 self._admit([answer])
             return
         size = self._size_with(group, prompts.media)
-        with rules.activations(f.mesh):
-            keys = jnp.stack([answer.key for answer in group])
-            each = (search.Drawing.of(answer.sampling) for answer in group)
-            drawing = search.Drawing(*map(np.array, zip(*each, strict=True)))
-            # The same program for any number of rows.
-            own = size._replace(rows=len(group))
-            rows = answer_rows.begin(f.by_token[0], prompts, keys, drawing, banned=f.banned, size=own)
-        if f.mesh is None:  # For JAX, arrays that may go to any device are another program's.
-            rows = jax.device_put(rows, *rows.token.devices())
+        rows = self._begin(group, prompts, size)
         for answer, token in zip(group, np.asarray(rows.token).tolist(), strict=True):
             self._wrote(answer, token)
         if all(answer.over for answer in group):
@@ -254,6 +283,19 @@ class Engine:
             self._read.append(Read(group, rows, size))
             self._size = size
             self._changed.notify_all()
+
+    def _begin(self, group: list[Answer], prompts: decode.Prompts, size: Size) -> Rows:
+        """A row for each answer, with its first token."""
+        f = self.flamingo
+        with rules.activations(f.mesh):
+            keys = jnp.stack([answer.key for answer in group])
+            each = (search.Drawing.of(answer.sampling) for answer in group)
+            drawing = search.Drawing(*map(np.array, zip(*each, strict=True)))
+            # The same program for any number of rows.
+            own = size._replace(rows=len(group))
+            rows = answer_rows.begin(f.by_token[0], prompts, keys, drawing, banned=f.banned, size=own)
+        # For JAX, arrays that may go to any device are another program's.
+        return rows if f.mesh is not None else jax.device_put(rows, *rows.token.devices())
 
     def _between(self) -> None:
         """Between two pieces of a prompt, the thread writes a token if no other does."""
@@ -267,20 +309,24 @@ class Engine:
             coming = len(every) + len(self._waiting)
         if len(every) == len(self._reading):
             self._size = None  # Nobody is answered.
-        places = max(len(answer.prompt.tokens) + answer.sampling.max_new_tokens for answer in every)
-        c, images = self.flamingo.config, 0
-        if media is not None and not c.xattn.at_tag:
-            shown = max(len(answer.prompt.images) for answer in every)
-            images = 1 if c.xattn.only_last_image else decode.power_of_two(max(shown, 1))
-        needed = Size(
-            rows=min(decode.power_of_two(coming), self.slots),
-            places=max(PLACES, decode.power_of_two(places)),
-            media=images * c.media_tokens if images else 0,
-        )
+        needed = self._needed(every, coming, media)
         if self._size is None:
             return needed
         pairs = zip(self._size, needed, strict=True)
         return Size(*(need if have < need or have >= SHRINK * need else have for have, need in pairs))
+
+    def _needed(self, answers: list[Answer], coming: int, media: Media | None) -> Size:
+        """The size that these answers need among so many."""
+        places = max(len(answer.prompt.tokens) + answer.sampling.max_new_tokens for answer in answers)
+        c, images = self.flamingo.config, 0
+        if media is not None and not c.xattn.at_tag:
+            shown = max(len(answer.prompt.images) for answer in answers)
+            images = 1 if c.xattn.only_last_image else decode.power_of_two(max(shown, 1))
+        return Size(
+            rows=min(decode.power_of_two(coming), self.slots),
+            places=max(PLACES, decode.power_of_two(places)),
+            media=images * c.media_tokens if images else 0,
+        )
 
     def _make_ready(self, new: Rows, size: Size) -> None:
         """Runs, on rows of nobody, the programs that these rows will need, so that no answer waits for them."""

@@ -345,6 +345,7 @@ def make_app(
     hosts: frozenset[str] = frozenset(),
     limits: Limits = LIMITS,
     log: Callable[[str], None] = logging.info,
+    warm: int | None = None,
 ) -> Starlette:
     """The server of one model.
 
@@ -355,10 +356,14 @@ def make_app(
       hosts: from which images may be fetched.
       limits: what it takes at most.
       log: takes a line of JSON for each request.
+      warm: compiles before it returns what conversations about up to so many images need; None compiles nothing.
     """
     engine = Engine(flamingo)
     images = Images(flamingo.image_format, frames_of(flamingo.config), hosts)
-    server = Server(Service(engine, images, name), limits)
+    service = Service(engine, images, name)
+    if warm is not None:
+        service.warm(warm)
+    server = Server(service, limits)
 
     @contextlib.asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.inference.pretrained import Written
+from flamingo_jax.inference.pretrained import Pretrained, Written
+from flamingo_jax.inference.sampling import Sampling
 from flamingo_jax.inference.serving import Answer, Engine
 from flamingo_jax.inputs.prompts import Encoded, dialogue_of, encode
 from flamingo_jax.serving.conversation import (
@@ -84,6 +86,14 @@ class Service:
             total_tokens=text + shown + completion,
             prompt_tokens_details=dict(text_tokens=text, image_tokens=shown),
         )
+
+    def warm(self, images: int) -> None:
+        """Compiles what short conversations about up to so many images need. For before anything is asked."""
+        sizes = [0, *(2**i for i in range(images.bit_length()))]
+        prompts = [prompt_of(_conversation(n, self.flamingo), self.flamingo.tokenizer) for n in sizes]
+        with tqdm(desc='warm', total=len(prompts) * self.engine.sizes, unit=' programs') as bar:
+            for prompt in prompts:
+                self.engine.warm([prompt], Sampling(self._room(prompt)), bar.update)
 
     # ---- Memories
 
@@ -166,6 +176,15 @@ class Service:
     def probability(self, prompt: Items, written: Written) -> float:
         """Computes the probability of a whole answer, at the bundle's temperature."""
         return float(self.flamingo.probabilities([prompt], [written])[0, 0])
+
+
+def _conversation(images: int, flamingo: Pretrained) -> list[Message]:
+    """A question about the last of so many images, each its own, and what is said of the others."""
+    shape = flamingo.image_format.blank(1)[0].shape
+    # No image of another size's prompt, which would be encoded already.
+    shown = [np.random.default_rng((images, i)).integers(0, 256, shape, np.uint8) for i in range(images)]
+    examples = [turn for image in shown[:-1] for turn in (Message('user', [image]), Message('assistant', ['a dog']))]
+    return [*examples, Message('user', [*shown[-1:], 'What is it?'])]
 
 
 def _frames(memory: Memory) -> int:

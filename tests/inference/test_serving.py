@@ -111,6 +111,29 @@ def test_other_lengths_are_read_by_the_programs_that_are_there(pretrained, still
             jax.config.update('jax_log_compiles', False)
 
 
+def test_nothing_is_compiled_for_prompts_of_sizes_that_are_warm(pretrained, stills, caplog):
+    def asked(i: int) -> list:
+        return [stills[i], ' Output: dax<EOC>', stills[i + 1], ' Output:']
+
+    expected = pretrained.generate(asked(1), NEW)
+    jax.clear_caches()
+    with Engine(dataclasses.replace(pretrained), slots=4) as engine:
+        done = []
+        engine.warm([['Output:'], asked(0)], Sampling(NEW), done.append)
+        assert sum(done) == 2 * engine.sizes == 2 * (3 + 1)  # One alone in 1, 2 and 4 rows; four in four.
+        jax.config.update('jax_log_compiles', True)
+        try:
+            with caplog.at_level(logging.WARNING):
+                assert engine.ask(asked(1), Sampling(NEW)).text() == expected
+                together = [engine.ask(asked(i % 3), Sampling(NEW)) for i in range(9)]
+                together += [engine.ask('Output: lo', Sampling(NEW, temperature=1.0, seed=i)) for i in range(9)]
+                for answer in together:
+                    answer.text()
+            assert [record.message for record in caplog.records if 'Compiling' in record.message] == []
+        finally:
+            jax.config.update('jax_log_compiles', False)
+
+
 def test_an_answer_is_written_while_another_prompt_is_read(pretrained, prompts, expected, monkeypatch):
     read, go_on = Reader.read, threading.Event()
 
