@@ -124,7 +124,7 @@ class Counting:
 
     def __init__(self, monkeypatch, stop_after: int = 10**9):
         self.asked, self.stop_after = 0, stop_after
-        for name in ('answer', 'choose', 'score'):
+        for name in ('answers', 'choose', 'score'):
             monkeypatch.setattr(Pretrained, name, self._counting(getattr(Pretrained, name)))
 
     def _counting(self, method):
