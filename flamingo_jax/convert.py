@@ -12,13 +12,11 @@
     python -m flamingo_jax.convert llava --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert mllama --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert blip2 --source=FOLDER --out=BUNDLE
-    python -m flamingo_jax.convert idefics3 --source=FOLDER --out=BUNDLE
     python -m flamingo_jax.convert to_open_flamingo --source=BUNDLE --out=FILE.pt
     python -m flamingo_jax.convert to_idefics --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert to_llava --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert to_mllama --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert to_blip2 --source=BUNDLE --out=FOLDER
-    python -m flamingo_jax.convert to_idefics3 --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
     python -m flamingo_jax.convert digests --source=BUNDLE_OR_FEATURES
@@ -47,11 +45,11 @@ lm: a language model, from a Hugging Face folder (config.json, weights, tokenize
     size.
 open_flamingo: an OpenFlamingo, from the published file with its trained part, the Hugging Face folder of its language
     model, and the weights of its CLIP. Add --norm_features if it was trained with open_clip >= 2.23.
-idefics, llava, mllama, blip2, idefics3: an IDEFICS, a LLaVA 1.5, a Llama 3.2 Vision, a BLIP-2 with an OPT, or an
-    Idefics 3 or SmolVLM, from its Hugging Face folder.
-to_open_flamingo, to_idefics, to_llava, to_mllama, to_blip2, to_idefics3: from a bundle back to the original format.
-    Trees that were not trained here are written bit for bit. The file of an OpenFlamingo has only the trained part,
-    like the originals. Convert a run to a bundle first.
+idefics, llava, mllama, blip2: an IDEFICS, a LLaVA 1.5, a Llama 3.2 Vision or a BLIP-2 with an OPT, from its Hugging
+    Face folder.
+to_open_flamingo, to_idefics, to_llava, to_mllama, to_blip2: from a bundle back to the original format. Trees that were
+    not trained here are written bit for bit. The file of an OpenFlamingo has only the trained part, like the originals.
+    Convert a run to a bundle first.
 run: the newest checkpoint of a training run with its frozen trees, as one complete bundle; LoRA is merged. --card is
     the beginning of its model card: data, licences, intended use, limits.
 mean: the mean of bundles that differ in what was trained alone, such as a model before and after further training
@@ -104,7 +102,6 @@ from flamingo_jax.conversion import (
     beit,
     blip2,
     idefics,
-    idefics3,
     language_model_files,
     llava,
     mllama,
@@ -174,13 +171,11 @@ KINDS = dict(
     llava=Kind(FOLDER, _published(llava.convert)),
     mllama=Kind(FOLDER, _published(mllama.convert)),
     blip2=Kind(FOLDER, _published(blip2.convert)),
-    idefics3=Kind(FOLDER, _published(idefics3.convert)),
     to_open_flamingo=Kind('a bundle', export.to_open_flamingo, ('lm',)),
     to_idefics=Kind('a bundle', export.to_idefics, ('lm',)),
     to_llava=Kind('a bundle', export.to_llava, ('lm',)),
     to_mllama=Kind('a bundle', export.to_mllama, ('lm',)),
     to_blip2=Kind('a bundle', export.to_blip2, ('lm',)),
-    to_idefics3=Kind('a bundle', export.to_idefics3, ('lm',)),
     digests=Kind('a bundle, or a folder of features', lambda source, out: add_digests.add_digests(source)),
     push=Kind('a bundle', hub.push),
 )

@@ -407,44 +407,6 @@ def blip2(folder):
     return model
 
 
-def idefics3(folder, kind: str = 'idefics3', split: bool = True, marks: bool = True, tied: bool = False):
-    """An Idefics 3 or a SmolVLM (`kind`), saved in `folder` as its Hugging Face folder with tokenizer and processor.
-
-    split: whether images are split. marks: whether the marks of tiles are tokens, as in SmolVLM, or several each.
-    """
-    import transformers
-
-    of = dict(idefics3='Idefics3', smolvlm='SmolVLM')[kind]
-    seen = dict(hidden_size=48, intermediate_size=90, num_hidden_layers=3, num_attention_heads=3)
-    lm: dict[str, Any] = dict(vocab_size=WORDS + 40, hidden_size=64, intermediate_size=90, num_hidden_layers=3)
-    lm |= dict(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, model_type='llama')
-    lm |= dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    config = getattr(transformers, f'{of}Config')(
-        vision_config=seen | dict(image_size=43, patch_size=7),
-        text_config=lm,
-        scale_factor=3,
-        image_token_id=WORDS + 4,
-        tie_word_embeddings=tied,
-    )
-    model = randomise(getattr(transformers, f'{of}ForConditionalGeneration')(config))
-    model.save_pretrained(folder, max_shard_size='100KB')
-    names = ['<pad>', '<s>', '</s>', '<unk>', *(f'w{i}' for i in range(WORDS))]
-    special = ['<image>', '<fake_token_around_image>', '<end_of_utterance>']
-    special += ['<global-img>', *(f'<row_{i}_col_{j}>' for i in (1, 2, 3) for j in (1, 2, 3))] if marks else []
-    words = ['\n', '\n\n', ' ', '<', '>', '-', '_', 'row', 'col', 'global', 'img', *'1234567']
-    vocabulary = {name: i for i, name in enumerate([*names, *special, *words])}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, '<unk>'))
-    pattern = tokenizers.Regex(r'\n+|w\d+|row|col|global|img|[<>_\- ]|\d')
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern, 'isolated')
-    tokenizer.add_special_tokens(names[:4] + special)
-    tokenizer.save(str(folder / 'tokenizer.json'))
-    images = transformers.Idefics3ImageProcessorPil(
-        size=dict(longest_edge=3 * 43), max_image_size=dict(longest_edge=43), do_image_splitting=split
-    )
-    images.save_pretrained(folder)
-    return model
-
-
 def as_metas(model) -> None:
     """Has a transformers Mllama compute what Meta's code does, in the two places where it differs."""
 

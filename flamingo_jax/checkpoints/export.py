@@ -5,7 +5,7 @@ import types
 import numpy as np
 
 from flamingo_jax.checkpoints import bundle
-from flamingo_jax.conversion import blip2, idefics, idefics3, llava, mllama, open_flamingo
+from flamingo_jax.conversion import blip2, idefics, llava, mllama, open_flamingo
 from flamingo_jax.conversion.folders import roles_of
 from flamingo_jax.conversion.writers import write_folder, write_torch_checkpoint
 from flamingo_jax.errors import UserError
@@ -47,11 +47,6 @@ def to_llava(source: str, out: str, lm: str = '') -> None:
 def to_blip2(source: str, out: str, lm: str = '') -> None:
     """Writes a bundle as the Hugging Face folder of a BLIP-2; `lm` and errors as for `to_open_flamingo`."""
     _to_folder(blip2, *_open(source, out, lm, needed=('lm', 'vision', 'xattn', 'resampler')))
-
-
-def to_idefics3(source: str, out: str, lm: str = '') -> None:
-    """Writes a bundle as the Hugging Face folder of an Idefics 3; `lm` and errors as for `to_open_flamingo`."""
-    _to_folder(idefics3, *_open(source, out, lm, needed=('lm', 'vision', 'xattn', 'resampler')))
 
 
 def to_mllama(source: str, out: str, lm: str = '') -> None:

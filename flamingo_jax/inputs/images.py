@@ -9,8 +9,6 @@ The config of a trunk says how images are made square:
     canvas   not square: on a canvas of up to four squares (`inputs/canvas.py`, Llama 3.2 Vision)
     tile     on a canvas of one square
 
-Of an Idefics 3, `inputs/splitting.py` cuts an image into tiles, which are images of their own.
-
 An image with transparent parts is put on white, and 'pad' pads it with white: the mean of a cut-out on white is
 neither the colour of the cut-out nor of its background. A padded image is centred.
 """
@@ -194,7 +192,14 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, 'h
     if isinstance(still, str | os.PathLike):
         name = f'{name} ({os.fspath(still)})' if name.startswith('frame') else os.fspath(still)
     image = _load(still, name, size if fit in PADDED else None)
-    image, background = _opaque(image)
+    background = None
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        extrema: Any = image.getextrema()  # A pair for each channel.
+        if extrema[3][0] < 255:  # A channel that is opaque everywhere does not count.
+            white = PIL.Image.new('RGBA', image.size, 'white')
+            image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
+    image = image.convert('RGB')
     if fit == 'canvas':
         return np.asarray(canvas.of(image, size))
     if fit == 'tile':
@@ -216,24 +221,6 @@ def _frame(still: Still, size: int, fit: str, name: str) -> UInt8[np.ndarray, 'h
     square = PIL.Image.new('RGB', (size, size), tuple(np.round(background).astype(int).tolist()))
     square.paste(image, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
     return np.asarray(square)
-
-
-def rgb(still: Still) -> PIL.Image.Image:
-    """A still as an upright RGB image of its own size; errors as for `to_frames`."""
-    name = os.fspath(still) if isinstance(still, str | os.PathLike) else 'an image'
-    return _opaque(_load(still, name, size=None))[0]
-
-
-def _opaque(image: PIL.Image.Image) -> tuple[PIL.Image.Image, tuple[int, int, int] | None]:
-    """An image in RGB, with its transparent parts on white; and white, if it has such parts."""
-    background = None
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        extrema: Any = image.getextrema()  # A pair for each channel.
-        if extrema[3][0] < 255:  # A channel that is opaque everywhere does not count.
-            white = PIL.Image.new('RGBA', image.size, 'white')
-            image, background = PIL.Image.alpha_composite(white, image), (255, 255, 255)
-    return image.convert('RGB'), background
 
 
 def _fitted(sides: tuple[int, int], size: int) -> tuple[int, int]:

@@ -3,11 +3,9 @@
     <BOS>Cute pics of my pets!<EOC><image>My puppy sitting in the grass.<EOC><image> My cat looking very dignified.<EOC>
 
 A chunk is at most one image and the text after it; an <EOC> ends it (paper, section 2.3 and figure 7).
-OpenFlamingo has the same layout. IDEFICS puts a token before and after each image; neighbouring images share it. In an
-Idefics 3, an image has a tag for each of its tiles and one for the whole, with marks around them (`splitting.py`).
+OpenFlamingo has the same layout. IDEFICS puts a token before and after each image; neighbouring images share it.
 """
 
-from flamingo_jax.inputs.splitting import FAKE, before_tags
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, Tokenizer
 
 
@@ -30,24 +28,12 @@ class Layout:
         self._open = False  # Whether there is anything after the last <EOC>.
         self._weight = 0.0  # Loss weight of the chunk's last text.
 
-    def image(self, rows: int = 0, columns: int = 0) -> None:
+    def image(self) -> None:
         """Writes an image's tag, after the <EOC> of an open chunk. IDEFICS writes no <EOC> there.
 
         In a BLIP-2, images at the beginning come before the tokens that the language model puts before every text.
-
-        Args:
-          rows, columns: in an Idefics 3, tiles of the image, which have tags before that of the whole.
         """
         t = self._tokenizer
-        if t.splitting is not None:
-            for before in before_tags(rows, columns):
-                self.tokens += t.encode(before, continues=True)
-                self.begins.append(len(self.tokens))
-                self.tokens += t.image_tag
-            self.tokens += t.encode(FAKE, continues=True)
-            self._pad_weights(0.0)
-            self.continues, self._open, self._weight = True, True, 0.0
-            return
         if t.begin_after_images and len(self.tokens) == len(t.begin) + len(self.begins) * len(t.image_tag):
             at = len(self.tokens) - len(t.begin)
             self.begins.append(at)

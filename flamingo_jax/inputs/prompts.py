@@ -22,7 +22,6 @@ from PIL import Image
 from flamingo_jax.errors import UserError
 from flamingo_jax.inputs.images import PLACES, Frames, ImageFormat, Unread, tiles, to_frames
 from flamingo_jax.inputs.layout import Layout
-from flamingo_jax.inputs.splitting import Split
 from flamingo_jax.inputs.tokenizer import ENDS_OF_CHUNK, IMAGE, QUOTE, QUOTED, Tokenizer
 
 IMAGE_LIKE = Image.Image | np.ndarray | pathlib.Path | bytes | Unread
@@ -131,11 +130,8 @@ def in_tiles(image: Image.Image, side: int = 2) -> list[Any]:
 def dialogue_of(tokenizer: Tokenizer) -> ChatMarks | None:
     """The marks of dialogues as a model was trained, for `chat`; None for a model that was not.
 
-    Its chat template says which, if its source has one. Else it is ChatML, if its tokenizer has that. An Idefics
-    3 has other marks, which are not known here, beside the tokens of ChatML.
+    Its chat template says which, if its source has one. Else it is ChatML, if that is what its tokenizer has.
     """
-    if tokenizer.splitting is not None:
-        return None
     for marks, sign in ((VICUNA, 'ASSISTANT:'), (LLAMA3, '<|start_header_id|>')):
         if sign in tokenizer.chat_template:
             return marks
@@ -158,13 +154,6 @@ def is_image(item: Any) -> bool:
     if isinstance(item, list | tuple):
         return bool(item) and all(is_image(frame) and not isinstance(frame, list | tuple) for frame in item)
     return isinstance(item, IMAGE_LIKE)
-
-
-def _is_still(image: Any) -> bool:
-    """Whether an image of a prompt is one of any size: no video, no features, and not one that a data set has sized."""
-    if isinstance(image, np.ndarray):
-        return image.ndim < 4 and image.dtype == np.uint8
-    return not isinstance(image, list | tuple | Unread)
 
 
 def as_batch(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
@@ -209,7 +198,7 @@ def is_continued(prompt: Prompt, tokenizer: Tokenizer) -> bool:
 
 
 class Encoded(NamedTuple):
-    """A prompt as tokens, with its images as they were given; or with the tiles of each, in a model that has such.
+    """A prompt as tokens, with its images as they were given.
 
     Attributes:
       begins: where the tag of each image begins among the tokens.
@@ -293,7 +282,6 @@ def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
     """The tokens of one prompt, written as `inputs/layout.py` says, and its images. Texts are `composed`.
 
     Raises:
-      ImageError: an image cannot be read, in a model whose images are cut into tiles by their size.
       ValueError: an empty prompt, an <image> tag without an image, an item that is neither text nor image, a text
         that is the path of an image file, or one that is no valid Unicode.
     """
@@ -321,13 +309,8 @@ def encode(prompt: Prompt, tokenizer: Tokenizer) -> Encoded:
                 raise UserError(
                     f'Item {number} of the prompt is an image, but this bundle is a language model without vision.'
                 )
-            if tokenizer.splitting is not None and _is_still(item):
-                split = Split(item, tokenizer.splitting)
-                layout.image(*split.grid)
-                images += split.unread(identity(item))
-            else:
-                layout.image()
-                images.append(item)
+            layout.image()
+            images.append(item)
         else:
             raise UserError(f'Item {number} of the prompt is of type {type(item).__name__}. Give a string or an image.')
     if not layout.tokens:

@@ -5,8 +5,7 @@ say which ids have a role, so they are added to it:
 
     {"roles": {"bos": 1, "eos": [2, 7], "pad": 0}, "model": ..., ...}
 
-The roles of a model that chats may have its `chat_template`, too, which transformers fills in. Those of a model whose
-images are cut into tiles say how (`splitting`).
+The roles of a model that chats may have its `chat_template`, too, which transformers fills in.
 
 The paper writes `<image>` as plain text and learns one new token, `<EOC>` (end of chunk). OpenFlamingo learns a token
 for both. `image_tag='text'` or `'token'` chooses. New tokens get the ids after the language model's vocabulary; their
@@ -34,7 +33,6 @@ from tqdm import tqdm
 from flamingo_jax import commands
 from flamingo_jax.errors import UserError
 from flamingo_jax.files import Path, as_path
-from flamingo_jax.inputs.splitting import Splitting
 
 EOC, IMAGE = '<EOC>', '<image>'
 LATER_IN_TAG = '<image '  # How the names of the later tokens begin, in a tag of several extra tokens.
@@ -82,7 +80,7 @@ class _SentencePiece:
 
     file = 'tokenizer.model'
     prefix_once = False
-    chat_template, begin_after_images, splitting = '', False, None
+    chat_template, begin_after_images = '', False
 
     def __init__(self, model: bytes):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -144,7 +142,6 @@ class _Json:
         self.bos, self.ends, self.pad = roles['bos'], tuple(roles['eos']), roles['pad']
         self.unk, self.chat_template = fields['model'].get('unk_token'), roles.get('chat_template', '')
         self.begin_after_images = roles.get('begin_after_images', False)
-        self.splitting = Splitting(**roles['splitting']) if 'splitting' in roles else None
         self._letters = _byte_letters() if '"ByteLevel"' in json.dumps(fields.get('decoder')) else {}
         alone, whole = self.encode('a'), self._pieces.encode('a').ids
         self.begin = tuple(whole[: whole.index(alone[0])] if alone else whole)
@@ -223,7 +220,6 @@ class Tokenizer:
       unk: name of the token for what the vocabulary lacks; None if it has none.
       chat_template: how the model was trained to chat, as its source says it; '' if it does not.
       begin_after_images: whether `begin` comes after the images with which a prompt begins (BLIP-2).
-      splitting: how an image becomes tiles, each with a tag of its own (Idefics 3); None in other models.
       model, file: the tokenizer's file, as bytes, and its name in a bundle or run.
       image_tag: the ids of an image's tag, () in a tokenizer for text alone.
       around: id of the token before and after each image (IDEFICS); None in other models.
@@ -258,7 +254,6 @@ class Tokenizer:
         self.prefix_once, self.unk = self._pieces.prefix_once, self._pieces.unk
         self.chat_template = self._pieces.chat_template
         self.begin_after_images = self._pieces.begin_after_images
-        self.splitting = self._pieces.splitting
         self.eos = self.ends[0]
         self.extra_tokens, self.image_tag = (), ()
         if isinstance(image_tag, list | tuple):
@@ -408,7 +403,6 @@ class MissingTokenizer(Tokenizer):
         self.vocab_size, self.begin, self.ends = vocab_size, (0,), (0,)
         self.bos = self.eos = self.pad = 0
         self.prefix_once, self.around, self.chat_template, self.begin_after_images = False, None, '', False
-        self.splitting = None
         self.extra_tokens = tuple(extra_tokens) or {None: (), 'text': (EOC,), 'token': (EOC, IMAGE)}[image_tag]
         tag = tuple(range(vocab_size + 1, vocab_size + len(self.extra_tokens)))
         self.image_tag = {None: (), 'text': (1, 2, 3), 'token': tag}[image_tag]

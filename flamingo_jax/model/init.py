@@ -35,7 +35,7 @@ def init(c: FlamingoConfig, key: Key[Array, '']) -> dict[str, Any]:
         features, y = jnp.zeros((1, 1, c.media_width)), jnp.zeros((1, 1, c.lm.width))
         params['contrastive'] = SharedSpace(c.contrastive).init(keys['contrastive'], features, y, mask[0])['params']
     if c.resampler is not None and (c.xattn is not None or c.contrastive is not None):
-        features = jnp.zeros((1, 1, 1, c.vision.places(c.image_size), c.vision.width))
+        features = jnp.zeros((1, 1, 1, 1, c.vision.width))
         params['resampler'] = c.resampler.module(c.lm.width).init(keys['resampler'], features)['params']
     if c.xattn is not None:
         media = jnp.zeros((1, 1, c.media_width))
