@@ -18,7 +18,6 @@ if __name__ == '__main__':
     FOLDERS = commands.start(__doc__, positional=True)
 
 import json
-import pathlib
 
 import numpy as np
 
@@ -96,8 +95,7 @@ def _beside_file(ours: dict[Setting, Queries], file: str) -> str:
     for (task, answers, support, shots), queries in ours.items():
         mean = float(np.mean([score for _, score in queries.values()]))
         scores.setdefault(f'{answers}, {support}', {})[task, shots] = mean
-    name = pathlib.PurePath(file).stem
-    if not (found := results_file.beside(scores, name, results_file.read(file))):
+    if not (found := results_file.beside(scores, file)):
         raise UserError(f'{file} has no set at a number of shots that was evaluated here.')
     return found
 

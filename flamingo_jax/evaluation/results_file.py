@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from flamingo_jax.errors import UserError
-from flamingo_jax.evaluation.report import Row, decimals
+from flamingo_jax.evaluation.report import Row, decimals, over_seeds
 from flamingo_jax.files import Path, as_path, write_whole
 
 # Our name of a set -> its name there, and the score that is 1 here.
@@ -70,34 +70,30 @@ def write(workdir: str | Path, rows: Sequence[Row]) -> list[Path]:
     return files
 
 
-def beside(scores: Mapping[str, Scores], name: str, published: Scores) -> str:
+def beside(scores: Mapping[str, Scores], file: str) -> str:
     """A table of scores beside those of a results file; '' if they share no set and number of shots.
 
-    Args:
-      scores: by what a line says before the set, such as 'random, '.
-      name: of the published ones, above their column.
+    scores: by how they were asked, which a line says after the set, such as 'open-ended, random'.
+
+    Errors as for `read`.
     """
-    lines = []
+    name, published, lines = pathlib.PurePath(file).stem, read(file), []
     for what, ours in scores.items():
         for (task, shots), score in ours.items():
             if (there := published.get((task, shots))) is not None:
                 lines.append(
-                    f'  {f"{task}, {what}, {shots} shots":38}{decimals(score):>8}{decimals(there):>{len(name) + 4}}'
+                    f'  {f"{task}, {what}, {shots} shots":50}{decimals(score):>8}{decimals(there):>{len(name) + 4}}'
                     f'{score - there:+10.3f}'
                 )
     if not lines:
         return ''
-    return '\n'.join(['', f'{"here":>48}{name:>{len(name) + 4}}{"apart":>10}', *lines]) + '\n'
+    return '\n'.join(['', f'{"here":>60}{name:>{len(name) + 4}}{"apart":>10}', *lines]) + '\n'
 
 
-def beside_file(rows: Sequence[Row], file: str) -> str:
-    """The means of an evaluation's seeds beside a results file; '' without a file. Errors as for `read`."""
-    if not file:
-        return ''
-    of_support: dict[str, dict[tuple[str, int], list[float]]] = {}
-    for row in rows:
+def of_rows(rows: Sequence[Row]) -> dict[str, Scores]:
+    """The means of an evaluation's seeds, for `beside`."""
+    scores: dict[str, Scores] = {}
+    for row in over_seeds(rows):
         if 'model' in row.scores:
-            places = of_support.setdefault(row.support, {})
-            places.setdefault((row.task, row.shots), []).append(row.scores['model'].value)
-    means = {what: {at: statistics.mean(some) for at, some in found.items()} for what, found in of_support.items()}
-    return beside(means, pathlib.PurePath(file).stem, read(file))
+            scores.setdefault(f'{row.answers}, {row.support}', {})[row.task, row.shots] = row.scores['model'].value
+    return scores

@@ -32,13 +32,8 @@ from flamingo_jax.locks import alone_in
 from flamingo_jax.parallel import processes
 from flamingo_jax.parallel.mesh import local_mesh
 
-FREE = (
-    'batch_size',
-    'mesh',
-    'pooled',
-    'published',
-    'write_prompts',
-)  # Fields that change no answer and may differ on resuming.
+# Fields that change no answer and may differ on resuming.
+FREE = ('batch_size', 'mesh', 'pooled', 'published', 'write_prompts')
 
 
 @alone_in('workdir')
@@ -55,7 +50,8 @@ def evaluate(
     """
     start = time.time()
     checks.check_config(config)
-    results_file.beside_file([], config.published)
+    if config.published:
+        results_file.read(config.published)
     model = pretrained.load(checkpoint, local_mesh(dict(config.mesh)), dtype=dtype, lm=lm)
     model = model.at(config.image_size) if config.image_size else model
     evaluated = _evaluated(config, checkpoint, model)
@@ -101,7 +97,8 @@ def evaluate(
         about['seconds_a_query'] = {
             '; '.join(str(getattr(row, key)) for key in report.SETTING): row.seconds for row in rows
         }
-        more = paired.table(rows) + curves.table(rows) + results_file.beside_file(rows, config.published)
+        more = paired.table(rows) + curves.table(rows)
+        more += results_file.beside(results_file.of_rows(rows), config.published) if config.published else ''
         written = [*report.write(workdir, rows, examples, about, more), write_curves(workdir, rows)]
         written += results_file.write(workdir, rows)
         finish()

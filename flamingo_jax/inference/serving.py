@@ -171,29 +171,33 @@ class Engine:
           progress: called with the number of programs' sizes that are done, of `sizes` for each prompt.
         """
         for prompt in prompts:
-            for number in dict.fromkeys((1, min(GROUP, self.slots))):
-                self.call(self._warm, prompt, sampling, number, progress).result()
+            self.call(self._warm, prompt, sampling, progress).result()
 
     @property
     def sizes(self) -> int:
         """The number of sizes that `warm` compiles for each prompt."""
-        return sum(len(self._rows_from(number)) for number in dict.fromkeys((1, min(GROUP, self.slots))))
+        return sum(map(len, self._rows_of_groups().values()))
 
-    def _rows_from(self, number: int) -> list[int]:
-        """The numbers of rows that there may be, from this one on."""
-        return sorted({min(decode.power_of_two(number + rows), self.slots) for rows in range(self.slots)})
+    def _rows_of_groups(self) -> dict[int, list[int]]:
+        """Prompts that are read at a time -> the numbers of rows that there may be with them."""
+        return {
+            group: sorted({min(decode.power_of_two(group + others), self.slots) for others in range(self.slots)})
+            for group in (1, min(GROUP, self.slots))
+        }
 
-    def _warm(self, prompt: Prompt, sampling: Sampling, number: int, progress: Callable[[int], Any]) -> None:
-        group = [Answer(self.flamingo.encoded(prompt, sampling.max_new_tokens), sampling, None) for _ in range(number)]
-        for image in group[0].prompt.images[:1]:
-            self.flamingo.reader.compile_for(image)
-        read = self.flamingo.reader.read([answer.prompt for answer in group], few_programs=True)
-        for rows in self._rows_from(number):
-            size = self._needed(group, rows, read.media)
-            self._make_ready(self._begin(group, read, size), size)
-            self._size = size  # From which more answers make it grow.
-            progress(1)
-        self._size = None
+    def _warm(self, prompt: Prompt, sampling: Sampling, progress: Callable[[int], Any]) -> None:
+        encoded, reader = self.flamingo.encoded(prompt, sampling.max_new_tokens), self.flamingo.reader
+        for image in encoded.images[:1]:
+            reader.compile_for(image)
+        for number, every in self._rows_of_groups().items():
+            group = [Answer(encoded, sampling, None) for _ in range(number)]
+            read = reader.read([encoded] * number, few_programs=True)
+            for rows in every:
+                size = self._needed(group, rows, read.media)
+                self._make_ready(self._begin(group, read, size), size)
+                self._size = size  # From which more answers make it grow.
+                progress(1)
+            self._size = None
 
     def _add(self, where: list[Any], what: Any) -> None:
         with self._changed:
