@@ -43,6 +43,8 @@ BUILD = ['apache-beam>=2.77', 'fastwarc>=2', 'protego>=0.7', 'resiliparse>=2', '
 GCS = 'gcsfs>=2025.5'
 S3 = 's3fs>=2025.5'  # Without a bound, pip takes one of 2020 beside a new boto3.
 
+STABLEHLO = 'flatbuffers'  # JAX needs it for the files of `jax.export`.
+
 setup(
     cmdclass={'build_py': BuildWithEmbedded},
     name='flamingo_jax',
@@ -125,6 +127,7 @@ setup(
         # To build data sets of documents. fastwarc and resiliparse read web pages, protego robots.txt; warcio writes.
         'build': BUILD,
         'docs': ['mkdocs-material', 'mkdocstrings[python]', 'ruff'],  # The docs site: mkdocs build --strict.
+        'stablehlo': [STABLEHLO],  # To write programs in StableHLO, and to read them.
         'gguf': ['gguf'],  # To convert language models in llama.cpp's format.
         'plan': ['libtpu'],  # The TPU's compiler, which needs no TPU.
         'test': [
@@ -142,7 +145,7 @@ setup(
                 'setuptools>=70.1',
             ),
             *(*BUILD, 'zstandard'),
-            *(PLOTS, TENSORBOARD, TRUNK),
+            *(PLOTS, STABLEHLO, TENSORBOARD, TRUNK),
             *('ipykernel', 'nbclient', 'starlette', 'uvicorn'),
             *(GCS, 'gcp-storage-emulator', 'moto[s3,server]', S3),  # Buckets on the loopback.
         ],

@@ -17,6 +17,7 @@
     python -m flamingo_jax.convert to_llava --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert to_mllama --source=BUNDLE --out=FOLDER
     python -m flamingo_jax.convert to_blip2 --source=BUNDLE --out=FOLDER
+    python -m flamingo_jax.convert stablehlo --source=BUNDLE_OR_WORKDIR [--dtype=bfloat16] [--lm=BUNDLE] --out=FOLDER
     python -m flamingo_jax.convert run --source=WORKDIR [--card=FILE.md] --out=BUNDLE
     python -m flamingo_jax.convert mean --source=BUNDLE,BUNDLE --weights=.4,.6 [--lm=BUNDLE] --out=BUNDLE
     python -m flamingo_jax.convert digests --source=BUNDLE_OR_FEATURES
@@ -50,6 +51,8 @@ idefics, llava, mllama, blip2: an IDEFICS, a LLaVA 1.5, a Llama 3.2 Vision or a 
 to_open_flamingo, to_idefics, to_llava, to_mllama, to_blip2: from a bundle back to the original format. Trees that were
     not trained here are written bit for bit. The file of an OpenFlamingo has only the trained part, like the originals.
     Convert a run to a bundle first.
+stablehlo: programs that encode images, read prompts and write tokens, for CPUs, TPUs and NVIDIA's GPUs, with their
+    parameters. They run without this package: docs/serving.md.
 run: the newest checkpoint of a training run with its frozen trees, as one complete bundle; LoRA is merged. --card is
     the beginning of its model card: data, licences, intended use, limits.
 mean: the mean of bundles that differ in what was trained alone, such as a model before and after further training
@@ -90,6 +93,7 @@ if __name__ == '__main__':
     flags.DEFINE_bool('without_lm', False, 'Omit the frozen language model from the bundle of a run.')
     flags.DEFINE_string('card', '', 'Markdown file with the beginning of the model card.')
     flags.DEFINE_string('out', '', 'Folder of the bundle to write.')
+    commands.define_dtype()
     ARGUMENTS = commands.start(__doc__, positional=True)
 
 import functools
@@ -113,6 +117,7 @@ from flamingo_jax.conversion import (
 from flamingo_jax.conversion.converted import Converted
 from flamingo_jax.conversion.local_copy import local_copy
 from flamingo_jax.files import as_path, refuse_existing
+from flamingo_jax.inference import exported
 from flamingo_jax.locks import alone
 
 
@@ -176,6 +181,7 @@ KINDS = dict(
     to_llava=Kind('a bundle', export.to_llava, ('lm',)),
     to_mllama=Kind('a bundle', export.to_mllama, ('lm',)),
     to_blip2=Kind('a bundle', export.to_blip2, ('lm',)),
+    stablehlo=Kind('a bundle or a workdir', exported.write, ('lm', 'dtype')),
     digests=Kind('a bundle, or a folder of features', lambda source, out: add_digests.add_digests(source)),
     push=Kind('a bundle', hub.push),
 )

@@ -14,6 +14,7 @@ EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
 # Script -> its flags at the smallest size, and what the last lines must say.
 SMALLEST = dict(
     add_data_set=(['--workdir={}', '--steps=2'], r"row: <image> Question: which colour\? Answer: \w+<EOC>[^$]*red: '"),
+    answer_exported=(['--workdir={}'], r'^\[\d+, \d+\]  zev gof\n\[\d.*\]  \w+'),
     evaluate=(['--workdir={}', '--episodes=4'], r'words, 2 shots: \d\.\d\d ±.*nearest centroid'),
     few_shot=([], r"two examples: zev gof\n.*: Fliegenpilz\n.*: second\n.*\['dax', 'wug'\]"),
     finetune_lora=(['--workdir={}', '--steps=2'], r"sailboat_3d: '.*' -> '"),

@@ -278,7 +278,7 @@ def _last_images(media: Media, images: Int[Array, 'b'], r: int):
     found, before = None, 0
     for part in media.keys_values:
         rows, n = part[0].shape[1], part[0].shape[-2] // r
-        row = jnp.arange(len(images)) // (len(images) // rows)
+        row = jnp.arange(images.shape[0]) // (images.shape[0] // rows)
         image = jnp.clip(images - 1 - before, 0, n - 1)
 
         def taken(x, row=row, image=image):

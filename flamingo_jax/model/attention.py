@@ -167,7 +167,7 @@ def attend_to_parts(
       As `attend` for the parts repeated to b rows and concatenated.
     """
     b, l, h, head_dim = q.shape
-    c = len(parts[0][0])
+    c = parts[0][0].shape[0]
     if len(parts) == 1 and (c == b or (bias is None and isinstance(mask, Segments) and not mask.causal)):
         if c < b:  # Rows that share keys are more queries of one row.
             mask = cast(Segments, mask)

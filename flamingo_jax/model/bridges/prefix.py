@@ -78,7 +78,7 @@ class Prefix(Bridge):
         Only the tokens of an image's tag see it, side by side, and all r of them must be in y.
         """
         b, l = y.shape[:2]
-        words = jnp.concatenate([jnp.repeat(key[:, 0], b // len(key), axis=0) for key, _ in keys_values], axis=1)
+        words = jnp.concatenate([jnp.repeat(key[:, 0], b // key.shape[0], axis=0) for key, _ in keys_values], axis=1)
         mask = as_array(mask, l, words.shape[1])
         # The token's place in its tag: how many before it see the same image.
         first, seen = jnp.argmax(mask, axis=-1), mask.any(axis=-1)
